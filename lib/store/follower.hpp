@@ -1,0 +1,52 @@
+// Follower: every change once, in order, from a cursor of one's own.
+//
+// How        the log is the truth, the PUB socket only says that there is more: the follower always
+//            reads rows after its position. A lost publication costs at most `poll_ms`, never a
+//            change, and a restart of either side goes on where the cursor stands.
+// Cursor     the seq of the last change handled. The caller keeps it (save_cursor: rename, synced)
+// after
+//            it has made its own effect durable.
+// Errors     Errc::corrupt when the log has a hole: the cursor is older than the log, or it is
+// damaged. Threads    one.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "store/reader.hpp"
+
+namespace parley::store {
+
+struct FollowerOptions {
+    std::string changes_endpoint;  // "" = poll only
+    uint64_t after = 0;            // first change given is after + 1
+    size_t batch_max = 512;
+    int64_t poll_ms = 1000;
+};
+
+class Follower {
+  public:
+    // The reader must outlive it.
+    static Result<std::unique_ptr<Follower>> open(Reader& reader, FollowerOptions options);
+    ~Follower();
+
+    // The next changes, at most batch_max; empty when there are none yet. Never waits.
+    Result<std::vector<Change>> next();
+    // Waits until something may have been committed, `extra_fd` (or -1) is readable, or poll_ms
+    // passed.
+    void wait(int extra_fd);
+    int fd() const;  // readable when a commit was published; drained by next()
+    uint64_t position() const;
+
+  private:
+    struct Impl;
+    explicit Follower(std::unique_ptr<Impl> impl);
+    std::unique_ptr<Impl> impl_;
+};
+
+Result<uint64_t> load_cursor(const std::string& path);  // 0 when there is no file
+Result<void> save_cursor(const std::string& path, uint64_t seq);
+
+}  // namespace parley::store
