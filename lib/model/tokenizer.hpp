@@ -34,7 +34,8 @@ class Tokenizer {
     ~Tokenizer();
 
     // Appends the ids of `text` taken as plain text (no BOS, no specials). Invalid UTF-8 is encoded
-    // byte by byte and comes back byte for byte.
+    // byte by byte and comes back byte for byte. A byte for which the vocabulary has no token gives
+    // none and is lost, as in the reference tokenizers (SmolLM2 lacks 21, such as 0x04 and 0xff).
     void encode(std::string_view text, std::vector<Token>& out) const;
     std::vector<Token> encode(std::string_view text) const;
     // The id of a control token by its exact spelling; nullopt if the vocabulary has none.
