@@ -29,17 +29,28 @@ struct TypeTraits {
 
 constexpr TypeTraits traits(Type type) {
     switch (type) {
-        case Type::f32: return {"F32", 1, 4};
-        case Type::f16: return {"F16", 1, 2};
-        case Type::q4_0: return {"Q4_0", 32, 18};
-        case Type::q4_1: return {"Q4_1", 32, 20};
-        case Type::q5_0: return {"Q5_0", 32, 22};
-        case Type::q5_1: return {"Q5_1", 32, 24};
-        case Type::q8_0: return {"Q8_0", 32, 34};
-        case Type::q4_k: return {"Q4_K", 256, 144};
-        case Type::q5_k: return {"Q5_K", 256, 176};
-        case Type::q6_k: return {"Q6_K", 256, 210};
-        case Type::bf16: return {"BF16", 1, 2};
+        case Type::f32:
+            return {"F32", 1, 4};
+        case Type::f16:
+            return {"F16", 1, 2};
+        case Type::q4_0:
+            return {"Q4_0", 32, 18};
+        case Type::q4_1:
+            return {"Q4_1", 32, 20};
+        case Type::q5_0:
+            return {"Q5_0", 32, 22};
+        case Type::q5_1:
+            return {"Q5_1", 32, 24};
+        case Type::q8_0:
+            return {"Q8_0", 32, 34};
+        case Type::q4_k:
+            return {"Q4_K", 256, 144};
+        case Type::q5_k:
+            return {"Q5_K", 256, 176};
+        case Type::q6_k:
+            return {"Q6_K", 256, 210};
+        case Type::bf16:
+            return {"BF16", 1, 2};
     }
     return {nullptr, 0, 0};
 }

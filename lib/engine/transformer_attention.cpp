@@ -1,0 +1,152 @@
+// Transformer: rotation, the append to the KV cache, and attention.
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+#include <cstring>
+
+#include "engine/transformer.hpp"
+
+namespace parley::engine {
+
+using kernels::kPage;
+using kernels::kQueriesMax;
+using kernels::kSplit;
+using kernels::kSplitPages;
+
+static_assert(kBlockTokens == kPage);
+
+// Rotates the queries of one KV head in place; its key and value go to the cache.
+void Transformer::rope(uint32_t layer, uint32_t row, uint32_t kv_head) {
+    const BatchRow& at = batch_.rows()[row];
+    const uint32_t dim = shape_.head_dim, group = shape_.heads_per_kv();
+    float* q = qkv_.data() + uint64_t{row} * (shape_.q_width() + 2 * shape_.kv_width());
+    float* k = q + shape_.q_width() + uint64_t{kv_head} * dim;
+    const float* v = k + shape_.kv_width();
+    const float* cos_sin = cos_sin_.data() + uint64_t{row} * shape_.rope_dims;
+    const uint32_t pairs = shape_.rope_dims / 2;
+    const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
+    for (uint32_t h = kv_head * group; h < (kv_head + 1) * group; ++h) {
+        kernels_.rope_adjacent(q + uint64_t{h} * dim, dim, cos_sin, pairs, scale);
+    }
+    kernels_.rope_adjacent(k, dim, cos_sin, pairs, 1.0f);
+    const uint32_t block = batch_.chunks()[at.chunk].blocks[at.position / kPage];
+    assert(block < kv_.shape().blocks);
+    kernels_.kv_append(k, v, dim, at.position % kPage, kv_.page(block, layer, kv_head));
+}
+
+void Transformer::attention(uint32_t layer, uint32_t unit, Scratch& scratch) {
+    const AttentionTask& task = batch_.tasks()[unit / shape_.kv_heads];
+    const uint32_t kv_head = unit % shape_.kv_heads;
+    if (!batch_.rope_is_phase()) rope(layer, task.row, kv_head);
+    if (task.split == AttentionTask::kAllSplits) {
+        attend(layer, task, kv_head, scratch);
+    } else {
+        attend_split(layer, task, kv_head, scratch);
+    }
+}
+
+// All splits of the rows of a task, kQueriesMax queries at a time.
+void Transformer::attend(uint32_t layer, const AttentionTask& task, uint32_t kv_head,
+                         Scratch& scratch) {
+    const uint32_t dim = shape_.head_dim, group = shape_.heads_per_kv();
+    const uint64_t stride = shape_.q_width() + 2 * shape_.kv_width();
+    const BatchRow& first_row = batch_.rows()[task.row];
+    const std::span<const uint32_t> blocks = batch_.chunks()[first_row.chunk].blocks;
+    const uint32_t queries = task.rows * group;  // row-major: query i is row i / group
+    for (uint32_t begin = 0; begin < queries; begin += kQueriesMax) {
+        const uint32_t count = std::min(kQueriesMax, queries - begin);
+        uint32_t position[kQueriesMax];
+        for (uint32_t i = 0; i < count; ++i) {
+            const uint32_t row = (begin + i) / group, head = (begin + i) % group;
+            position[i] = first_row.position + row;
+            std::memcpy(
+                scratch.queries.data() + uint64_t{i} * dim,
+                qkv_.data() + (task.row + row) * stride + (uint64_t{kv_head} * group + head) * dim,
+                dim * sizeof(float));
+        }
+        float max[kQueriesMax], sum[kQueriesMax], next_max[kQueriesMax], next_sum[kQueriesMax];
+        const uint32_t splits = position[count - 1] / kSplit + 1;
+        for (uint32_t split = 0; split < splits; ++split) {
+            // Positions ascend over the queries: those that see this split are the last ones.
+            uint32_t from = 0;
+            while (position[from] < split * kSplit) ++from;
+            uint32_t seen[kQueriesMax];
+            for (uint32_t i = from; i < count; ++i) {
+                seen[i] = std::min(kSplit, position[i] + 1 - split * kSplit);
+            }
+            const uint16_t* pages[kSplitPages];
+            const uint32_t page_count = (seen[count - 1] + kPage - 1) / kPage;
+            for (uint32_t p = 0; p < page_count; ++p) {
+                pages[p] = kv_.page(blocks[split * kSplitPages + p], layer, kv_head);
+            }
+            const bool first = split == 0;
+            float* acc = (first ? scratch.acc : scratch.next_acc).data();
+            kernels_.attention_split({.queries = scratch.queries.data() + uint64_t{from} * dim,
+                                      .query_count = count - from,
+                                      .head_dim = dim,
+                                      .pages = pages,
+                                      .positions = seen + from,
+                                      .max = (first ? max : next_max) + from,
+                                      .sum = (first ? sum : next_sum) + from,
+                                      .acc = acc + uint64_t{from} * dim});
+            for (uint32_t i = from; !first && i < count; ++i) {
+                kernels_.attention_fold(max + i, sum + i, scratch.acc.data() + uint64_t{i} * dim,
+                                        next_max[i], next_sum[i], acc + uint64_t{i} * dim, dim);
+            }
+        }
+        for (uint32_t i = 0; i < count; ++i) {
+            const uint32_t row = (begin + i) / group, head = (begin + i) % group;
+            kernels_.attention_finish(scratch.acc.data() + uint64_t{i} * dim, sum[i], dim,
+                                      scratch.row.data());
+            attended_.write(kernels_, task.row + row, scratch.row.data(),
+                            (kv_head * group + head) * dim, dim);
+        }
+    }
+}
+
+// One split of one row; who finishes the last one folds them all.
+void Transformer::attend_split(uint32_t layer, const AttentionTask& task, uint32_t kv_head,
+                               Scratch& scratch) {
+    const uint32_t dim = shape_.head_dim, group = shape_.heads_per_kv();
+    const uint64_t stride = shape_.q_width() + 2 * shape_.kv_width();
+    const BatchRow& row = batch_.rows()[task.row];
+    const std::span<const uint32_t> blocks = batch_.chunks()[row.chunk].blocks;
+    const uint32_t seen = std::min(kSplit, row.position + 1 - task.split * kSplit);
+    const uint16_t* pages[kSplitPages];
+    for (uint32_t p = 0; p < (seen + kPage - 1) / kPage; ++p) {
+        pages[p] = kv_.page(blocks[task.split * kSplitPages + p], layer, kv_head);
+    }
+    uint32_t positions[kQueriesMax];
+    std::fill(std::begin(positions), std::end(positions), seen);
+    const float* queries = qkv_.data() + task.row * stride + uint64_t{kv_head} * group * dim;
+    float* out = batch_.partial(task.slot, kv_head, task.split);
+    float* acc = out + batch_.partial_acc_offset();
+    for (uint32_t begin = 0; begin < group; begin += kQueriesMax) {
+        kernels_.attention_split({.queries = queries + uint64_t{begin} * dim,
+                                  .query_count = std::min(kQueriesMax, group - begin),
+                                  .head_dim = dim,
+                                  .pages = pages,
+                                  .positions = positions,
+                                  .max = out + begin,
+                                  .sum = out + group + begin,
+                                  .acc = acc + uint64_t{begin} * dim});
+    }
+    if (!batch_.last_split(task.slot, kv_head, task.splits)) return;
+    float* total = batch_.partial(task.slot, kv_head, 0);
+    float* total_acc = total + batch_.partial_acc_offset();
+    for (uint32_t split = 1; split < task.splits; ++split) {
+        const float* next = batch_.partial(task.slot, kv_head, split);
+        const float* next_acc = next + batch_.partial_acc_offset();
+        for (uint32_t h = 0; h < group; ++h) {
+            kernels_.attention_fold(total + h, total + group + h, total_acc + uint64_t{h} * dim,
+                                    next[h], next[group + h], next_acc + uint64_t{h} * dim, dim);
+        }
+    }
+    for (uint32_t h = 0; h < group; ++h) {
+        kernels_.attention_finish(total_acc + uint64_t{h} * dim, total[group + h], dim,
+                                  scratch.row.data());
+        attended_.write(kernels_, task.row, scratch.row.data(), (kv_head * group + h) * dim, dim);
+    }
+}
+
+}  // namespace parley::engine

@@ -1,0 +1,163 @@
+#include "engine/transformer_shape.hpp"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "kernels/contract.hpp"
+
+namespace parley::engine {
+namespace {
+
+using base::Errc;
+
+// Generous: far above every model known, far below where a product of two could overflow 32 bits.
+constexpr uint64_t kLayersMax = 1024;
+constexpr uint64_t kWidthMax = uint64_t{1} << 18;
+constexpr uint64_t kHeadsMax = 1024;
+constexpr uint64_t kVocabMax = uint64_t{1} << 22;
+constexpr uint64_t kContextMax = uint64_t{1} << 24;
+
+class Reader {
+  public:
+    Reader(const model::Gguf& file, std::string prefix) : file_(file), prefix_(std::move(prefix)) {}
+
+    base::Result<uint32_t> number(std::string_view key, uint64_t max,
+                                  std::optional<uint64_t> fallback = {}) const {
+        const std::string name = prefix_ + std::string{key};
+        auto value = file_.uint(name);
+        if (!value) value = fallback;
+        if (!value) return base::fail(Errc::corrupt, fmt::format("the file has no '{}'", name));
+        if (*value < 1 || *value > max) {
+            return base::fail(Errc::corrupt,
+                              fmt::format("'{}' is {}, not 1 to {}", name, *value, max));
+        }
+        return static_cast<uint32_t>(*value);
+    }
+
+    base::Result<double> real(std::string_view key, std::optional<double> fallback = {}) const {
+        const std::string name = prefix_ + std::string{key};
+        auto value = file_.real(name);
+        if (!value) value = fallback;
+        if (!value) return base::fail(Errc::corrupt, fmt::format("the file has no '{}'", name));
+        if (!std::isfinite(*value) || *value <= 0) {
+            return base::fail(Errc::corrupt,
+                              fmt::format("'{}' is {}, not above zero", name, *value));
+        }
+        return *value;
+    }
+
+    std::optional<std::string_view> text(std::string_view key) const {
+        return file_.string(prefix_ + std::string{key});
+    }
+
+  private:
+    const model::Gguf& file_;
+    std::string prefix_;
+};
+
+base::Result<double> rope_factor(const Reader& reader) {
+    const std::string_view kind = reader.text("rope.scaling.type").value_or("");
+    if (kind == "none") return 1.0;
+    if (kind != "" && kind != "linear") {
+        return base::fail(
+            Errc::unsupported,
+            fmt::format("RoPE scaling '{}' is not supported (none and linear are)", kind));
+    }
+    // Older files have only scale_linear.
+    auto factor = reader.real("rope.scaling.factor", 1.0);
+    if (!factor) return factor;
+    if (*factor != 1.0) return factor;
+    return reader.real("rope.scale_linear", 1.0);
+}
+
+}  // namespace
+
+base::Result<TransformerShape> read_shape(const model::Gguf& file) {
+    const auto architecture = file.string("general.architecture");
+    if (!architecture) return base::fail(Errc::corrupt, "the file has no 'general.architecture'");
+    if (*architecture != "llama") {
+        return base::fail(
+            Errc::unsupported,
+            fmt::format("architecture '{}' is not supported ('llama' is)", *architecture));
+    }
+    const Reader reader{file, std::string{*architecture} + "."};
+    TransformerShape shape;
+    const auto take = [](uint32_t& into, base::Result<uint32_t> value) -> base::Result<void> {
+        if (!value) return base::fail(value.error());
+        into = *value;
+        return {};
+    };
+    base::Result<void> ok;
+    if (!(ok = take(shape.layers, reader.number("block_count", kLayersMax))) ||
+        !(ok = take(shape.embedding, reader.number("embedding_length", kWidthMax))) ||
+        !(ok = take(shape.feed_forward, reader.number("feed_forward_length", kWidthMax))) ||
+        !(ok = take(shape.heads, reader.number("attention.head_count", kHeadsMax))) ||
+        !(ok = take(shape.kv_heads,
+                    reader.number("attention.head_count_kv", kHeadsMax, shape.heads))) ||
+        !(ok = take(shape.context, reader.number("context_length", kContextMax)))) {
+        return base::fail(ok.error());
+    }
+    if (shape.heads % shape.kv_heads != 0) {
+        return base::fail(Errc::corrupt, fmt::format("{} heads cannot share {} KV heads evenly",
+                                                     shape.heads, shape.kv_heads));
+    }
+    const uint64_t head_dim = shape.embedding / shape.heads;
+    if (!(ok = take(shape.head_dim, reader.number("attention.key_length", kWidthMax, head_dim)))) {
+        return base::fail(ok.error());
+    }
+    uint32_t value_dim = 0;
+    if (!(ok = take(value_dim,
+                    reader.number("attention.value_length", kWidthMax, shape.head_dim)))) {
+        return base::fail(ok.error());
+    }
+    if (value_dim != shape.head_dim) {
+        return base::fail(Errc::unsupported,
+                          fmt::format("keys of {} and values of {} dimensions: they must be equal",
+                                      shape.head_dim, value_dim));
+    }
+    if (shape.head_dim % kernels::kBlock != 0 || shape.head_dim > kernels::kHeadDimMax) {
+        return base::fail(Errc::unsupported,
+                          fmt::format("a head of {} dimensions is not supported (multiples of {} "
+                                      "up to {} are)",
+                                      shape.head_dim, kernels::kBlock, kernels::kHeadDimMax));
+    }
+    if (shape.embedding % kernels::kBlock != 0 || shape.feed_forward % kernels::kBlock != 0) {
+        return base::fail(Errc::unsupported,
+                          fmt::format("widths {} and {} must be multiples of {}", shape.embedding,
+                                      shape.feed_forward, kernels::kBlock));
+    }
+    if (!(ok = take(shape.rope_dims,
+                    reader.number("rope.dimension_count", shape.head_dim, shape.head_dim)))) {
+        return base::fail(ok.error());
+    }
+    if (shape.rope_dims % 2 != 0) {
+        return base::fail(Errc::corrupt,
+                          fmt::format("RoPE over {} dimensions: not even", shape.rope_dims));
+    }
+    if (file.uint("llama.expert_count").value_or(0) > 0) {
+        return base::fail(Errc::unsupported, "mixtures of experts are not supported");
+    }
+    auto eps = reader.real("attention.layer_norm_rms_epsilon");
+    if (!eps) return base::fail(eps.error());
+    shape.rms_eps = static_cast<float>(*eps);
+    auto base = reader.real("rope.freq_base", 10000.0);
+    if (!base) return base::fail(base.error());
+    shape.rope_base = *base;
+    auto factor = rope_factor(reader);
+    if (!factor) return base::fail(factor.error());
+    shape.rope_factor = *factor;
+
+    const model::Tensor* embedding = file.tensor("token_embd.weight");
+    if (embedding == nullptr) {
+        return base::fail(Errc::corrupt, "the file has no tensor 'token_embd.weight'");
+    }
+    if (embedding->dims[1] < 1 || embedding->dims[1] > kVocabMax) {
+        return base::fail(Errc::corrupt, fmt::format("a vocabulary of {} is not 1 to {}",
+                                                     embedding->dims[1], kVocabMax));
+    }
+    shape.vocab = static_cast<uint32_t>(embedding->dims[1]);
+    return shape;
+}
+
+}  // namespace parley::engine
