@@ -3,7 +3,7 @@
 // Every stage that reads a body reads it through parse_request(), so that none can be shown another
 // text than the next one: the filter judges exactly the bytes that the worker tokenises.
 //
-// Order    JSON, then field types (first offence in the order model, max_tokens, messages, system,
+// Order    JSON, then field types (first offence in the order model, max_tokens, system, messages,
 //          the rest), then ParseOptions::check_model, then semantics (what depends on several
 //          fields or is not supported here). The first error found is the answer.
 // JSON     RFC 8259, UTF-8. A key that stands twice in one object is refused, anywhere in the body:
@@ -66,7 +66,7 @@ struct CacheMark {
 
 struct Request {
     std::string model;
-    uint64_t max_tokens = 0;  // as sent: clamp to the context yourself. 0: run the prompt only
+    uint64_t max_tokens = 0;  // 0: run the prompt only. Not clamped to any context, below 2^53
     bool stream = false;
     std::vector<std::string> stop_sequences;
     std::optional<double> temperature;  // 0…1
@@ -94,6 +94,8 @@ struct ParseOptions {
     uint32_t messages_max = 100'000;
     uint32_t depth_max = 128;
     uint32_t stop_sequences_max = 256;
+    uint32_t stop_sequence_bytes_max = 4096;
+    uint32_t user_id_chars_max = 512;
     // Called between types and semantics; a value is the answer (404 for an unknown model).
     std::function<std::optional<ApiError>(const std::string& model)> check_model;
 };
