@@ -1,0 +1,357 @@
+#include "engine/engine.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cassert>
+#include <limits>
+
+namespace parley::engine {
+namespace {
+
+using model::Token;
+
+constexpr double kForget = 0.2;      // weight of the newest iteration in the running means
+constexpr uint32_t kRowsFirst = 64;  // prefill rows before anything was measured
+
+void mix(double& mean, double value) { mean = mean == 0 ? value : mean + kForget * (value - mean); }
+
+}  // namespace
+
+Engine::Engine(Forward& forward, const Vocabulary& vocabulary, const EngineOptions& options,
+               Sink& sink, const base::Clock& clock)
+    : forward_(forward),
+      vocabulary_(vocabulary),
+      options_(options),
+      sink_(sink),
+      clock_(clock),
+      context_tokens_(forward.context_tokens()),
+      scheduler_(
+          {forward.kv_blocks(), options.slots_max, options.rows_max, options.reserve_tokens}) {
+    if (options_.context_tokens > 0)
+        context_tokens_ = std::min(context_tokens_, options_.context_tokens);
+    // One sequence alone must always be able to reach its end.
+    const uint64_t held = static_cast<uint64_t>(forward.kv_blocks()) * kBlockTokens;
+    context_tokens_ = static_cast<uint32_t>(std::min<uint64_t>(context_tokens_, held));
+}
+
+Engine::~Engine() = default;
+
+base::Result<Handle> Engine::submit(Job job) {
+    if (auto checked = check(job.sampling); !checked) return base::fail(checked.error());
+    if (job.prompt.empty()) return base::fail(base::Errc::invalid, "the prompt has no tokens");
+    if (job.prompt.size() >= context_tokens_)
+        return base::fail(base::Errc::too_large,
+                          fmt::format("prompt is too long: {} tokens > {} maximum",
+                                      job.prompt.size(), context_tokens_ - 1));
+    if (scheduler_.waiting().size() >= options_.queue_max)
+        return base::fail(base::Errc::again,
+                          fmt::format("{} requests wait already", scheduler_.waiting().size()));
+    const auto prompt_tokens = static_cast<uint32_t>(job.prompt.size());
+    const uint32_t room = context_tokens_ - prompt_tokens;
+    if (job.produced.size() > room)
+        return base::fail(base::Errc::invalid, "produced: more tokens than the context holds");
+    for (const Token token : job.produced)
+        if (token < 0 || static_cast<uint32_t>(token) >= forward_.vocab_size())
+            return base::fail(base::Errc::invalid,
+                              fmt::format("produced: no token has the id {}", token));
+
+    const Handle handle = next_handle_++;
+    auto sequence = std::make_unique<Sequence>(handle, std::move(job));
+    Sequence& s = *sequence;
+    s.arrival = handle;
+    s.prompt_tokens = prompt_tokens;
+    s.produced_max = static_cast<uint32_t>(std::min<uint64_t>(s.job.max_tokens, room));
+    s.clamped = s.job.max_tokens > room;
+    s.credit = s.job.credit;
+    s.tokens = std::move(s.job.prompt);
+    s.sampler.saw_prompt(s.tokens);
+    replay(s);
+    scheduler_.add(s);
+    sequences_.emplace(handle, std::move(sequence));
+    return handle;
+}
+
+// Brings penalties, stop matcher, text and the random position to where the earlier attempt was.
+void Engine::replay(Sequence& s) {
+    for (const Token token : s.job.produced) {
+        s.tokens.push_back(token);
+        s.sampler.produced(token);
+        if (vocabulary_.ends_answer(token))
+            s.ended = Finish::end_turn;
+        else if (s.text.replay(vocabulary_.bytes(token)))
+            s.ended = Finish::stop_sequence;
+        if (s.ended) break;
+    }
+    s.text_seen = s.job.released > 0;
+    if (!s.ended && s.produced() > 0 && s.produced() >= s.produced_max)
+        s.ended = s.clamped ? Finish::context_full : Finish::max_tokens;
+    s.job.produced.clear();
+    s.job.produced.shrink_to_fit();
+}
+
+std::optional<Finished> Engine::cancel(Handle handle) {
+    const auto found = sequences_.find(handle);
+    if (found == sequences_.end()) return std::nullopt;
+    Finished summed = summary(*found->second);
+    drop(*found->second);
+    return summed;
+}
+
+void Engine::grant(Handle handle, int64_t credit) {
+    const auto found = sequences_.find(handle);
+    if (found != sequences_.end()) found->second->credit += credit;
+}
+
+Finished Engine::summary(const Sequence& s) const {
+    Finished f;
+    f.prompt_tokens = s.prompt_tokens;
+    f.output_tokens = s.produced();
+    f.cost_s = s.cost_s;
+    return f;
+}
+
+// Frees all that the sequence holds. It may stand in the plan that is being worked off.
+void Engine::drop(Sequence& sequence) {
+    scheduler_.remove(sequence);
+    for (Rows& rows : plan_.rows)
+        if (rows.sequence == &sequence) rows.sequence = nullptr;
+    for (Sequence*& admitted : plan_.admitted)
+        if (admitted == &sequence) admitted = nullptr;
+    sequences_.erase(sequence.handle);
+}
+
+void Engine::out(Sequence& s, int64_t now_ns) {
+    if (!s.text.take(piece_)) return;
+    s.text_seen = true;
+    sink_.text(s.handle, piece_, now_ns);
+}
+
+void Engine::finish(Sequence& s, Finish reason, int64_t now_ns) {
+    const Handle handle = s.handle;
+    if (!s.text.stopped()) s.text.finish();
+    out(s, now_ns);
+    if (sequences_.count(handle) == 0) return;  // cancelled by the sink
+    Finished f = summary(s);
+    f.reason = reason;
+    if (s.text.stopped()) {
+        f.reason = Finish::stop_sequence;
+        f.stop_sequence = s.text.matched();
+    }
+    drop(s);
+    sink_.finished(handle, f);
+}
+
+void Engine::fail(Sequence& s, base::Error error) {
+    const Handle handle = s.handle;
+    const Finished f = summary(s);
+    drop(s);
+    sink_.failed(handle, {std::move(error), f.prompt_tokens, f.output_tokens, f.cost_s});
+}
+
+void Engine::check_times(int64_t now_ns) {
+    std::vector<Handle> handles;  // ending a sequence changes the lists; few do
+    for (const auto& [handle, owner] : sequences_) {
+        Sequence& s = *owner;
+        if (s.held()) {
+            if (s.held_since_ns == 0) s.held_since_ns = now_ns;
+            s.parked = now_ns - s.held_since_ns >= options_.park_ms * 1'000'000;
+        } else if (s.held_since_ns != 0) {
+            // The reader's pauses are not the answer's time.
+            if (s.job.total_deadline_ns != 0) s.job.total_deadline_ns += now_ns - s.held_since_ns;
+            s.held_since_ns = 0;
+            s.parked = false;
+        }
+        const bool late_start =
+            !s.admitted && s.job.start_deadline_ns != 0 && now_ns >= s.job.start_deadline_ns;
+        const bool late =
+            !s.held() && s.job.total_deadline_ns != 0 && now_ns >= s.job.total_deadline_ns;
+        if (late_start || late || s.ended) handles.push_back(handle);
+    }
+    std::sort(handles.begin(), handles.end());
+    for (const Handle handle : handles) {
+        const auto found = sequences_.find(handle);
+        if (found == sequences_.end()) continue;
+        Sequence& s = *found->second;
+        if (s.ended) {
+            if (s.held()) continue;
+            if (!s.admitted) {
+                s.admitted = true;
+                sink_.admitted(handle, s.prompt_tokens);
+                if (sequences_.count(handle) == 0) continue;
+            }
+            finish(s, *s.ended, now_ns);
+        } else if (s.text_seen) {
+            finish(s, Finish::timeout, now_ns);
+        } else {
+            fail(s, {base::Errc::timeout, s.admitted
+                                              ? "the time for the answer ran out before any output"
+                                              : "no slot was free in time"});
+        }
+    }
+}
+
+uint32_t Engine::rows_for(int64_t target_ms) const {
+    if (target_ms <= 0) return options_.rows_max;
+    if (prefill_row_s_ == 0) return std::min(kRowsFirst, options_.rows_max);
+    const double rows = static_cast<double>(target_ms) * 1e-3 / prefill_row_s_;
+    const double most = static_cast<double>(options_.rows_max);
+    const auto count = static_cast<uint32_t>(std::clamp(rows, 1.0, most));
+    return std::max(kBlockTokens, count / kBlockTokens * kBlockTokens);
+}
+
+void Engine::run_forward() {
+    chunks_.clear();
+    size_t wanted = 0;
+    for (const Rows& rows : plan_.rows) {
+        if (rows.sequence == nullptr) continue;
+        const Sequence& s = *rows.sequence;
+        // A prompt that is only run needs no logits.
+        const bool samples = rows.samples && s.produced_max > 0;
+        chunks_.push_back(
+            {std::span(s.tokens).subspan(s.computed, rows.count), s.computed, s.blocks, samples});
+        wanted += samples;
+    }
+    const size_t vocab = forward_.vocab_size();
+    if (logits_.size() < wanted * vocab) logits_.resize(wanted * vocab);
+    const std::span<float> logits(logits_.data(), wanted * vocab);
+    if (!chunks_.empty()) forward_.run(chunks_, logits);
+
+    choices_.clear();
+    size_t row = 0;
+    for (const Rows& rows : plan_.rows) {
+        if (rows.sequence == nullptr) continue;
+        Sequence& s = *rows.sequence;
+        s.computed += rows.count;
+        if (!rows.samples || s.produced_max == 0) continue;
+        choices_.push_back(
+            s.sampler.pick(logits.subspan(row * vocab, vocab), s.produced(), scratch_));
+        ++row;
+    }
+}
+
+void Engine::account(int64_t started_ns, int64_t now_ns) {
+    const double spent_s = static_cast<double>(now_ns - started_ns) * 1e-9;
+    uint32_t total = 0;
+    uint32_t prefill = 0;
+    for (const Rows& rows : plan_.rows) {
+        if (rows.sequence == nullptr) continue;
+        total += rows.count;
+        if (rows.count > 1 || !rows.samples) prefill += rows.count;
+    }
+    for (const Rows& rows : plan_.rows)
+        if (rows.sequence != nullptr) rows.sequence->cost_s += spent_s * rows.count / total;
+    const uint32_t decode = total - prefill;
+    busy_s_ += spent_s;
+    ++iterations_;
+    decode_rows_ += decode;
+    prefill_rows_ += prefill;
+    longest_ns_ = std::max(longest_ns_, now_ns - started_ns);
+    if (prefill == 0) {
+        mix(decode_row_s_, spent_s / decode);
+    } else {
+        const double even = spent_s / total;
+        mix(prefill_row_s_, std::max((spent_s - decode * decode_row_s_) / prefill, even / 4));
+    }
+}
+
+void Engine::chosen(Sequence& s, Token token, int64_t now_ns) {
+    if (token == kNoToken) {
+        fail(s, {base::Errc::internal, "the model gave no number for any token"});
+        return;
+    }
+    s.tokens.push_back(token);
+    s.sampler.produced(token);
+    if (vocabulary_.ends_answer(token))
+        finish(s, Finish::end_turn, now_ns);
+    else if (s.text.feed(token, vocabulary_.bytes(token)))
+        finish(s, Finish::stop_sequence, now_ns);
+    else if (s.produced() >= s.produced_max)
+        finish(s, s.clamped ? Finish::context_full : Finish::max_tokens, now_ns);
+    else
+        out(s, now_ns);
+}
+
+bool Engine::step() {
+    const int64_t started_ns = clock_.mono_ns();
+    const size_t before = sequences_.size();
+    check_times(started_ns);
+    scheduler_.plan(rows_for(options_.prefill_target_ms), rows_for(options_.alone_target_ms),
+                    plan_);
+    for (size_t i = 0; i < plan_.admitted.size(); ++i)
+        if (const Sequence* s = plan_.admitted[i]; s != nullptr)
+            sink_.admitted(s->handle, s->prompt_tokens);
+    if (std::all_of(plan_.rows.begin(), plan_.rows.end(),
+                    [](const Rows& rows) { return rows.sequence == nullptr; }))
+        return sequences_.size() != before;
+
+    run_forward();
+    const int64_t now_ns = clock_.mono_ns();
+    account(started_ns, now_ns);
+
+    size_t next = 0;
+    // The rows that were run keep their places: a sink may cancel any of them meanwhile, and then
+    // only the pointer goes.
+    std::vector<uint8_t> sampled(plan_.rows.size(), 0);
+    for (size_t i = 0; i < plan_.rows.size(); ++i) {
+        const Rows& rows = plan_.rows[i];
+        sampled[i] = rows.sequence != nullptr && rows.samples && rows.sequence->produced_max > 0;
+    }
+    for (size_t i = 0; i < plan_.rows.size(); ++i) {
+        const Token token = sampled[i] ? choices_[next++] : kNoToken;
+        Sequence* s = plan_.rows[i].sequence;
+        if (s == nullptr || !plan_.rows[i].samples) continue;
+        if (sampled[i])
+            chosen(*s, token, now_ns);
+        else
+            finish(*s, Finish::max_tokens, now_ns);
+    }
+    return true;
+}
+
+int64_t Engine::next_deadline_ns() const {
+    int64_t least = std::numeric_limits<int64_t>::max();
+    for (const auto& [handle, s] : sequences_) {
+        if (!s->admitted && s->job.start_deadline_ns != 0)
+            least = std::min(least, s->job.start_deadline_ns);
+        if (!s->held() && s->job.total_deadline_ns != 0)
+            least = std::min(least, s->job.total_deadline_ns);
+    }
+    return least;
+}
+
+EngineStats Engine::stats() const {
+    EngineStats out;
+    out.running = static_cast<uint32_t>(scheduler_.running().size());
+    out.waiting = static_cast<uint32_t>(scheduler_.waiting().size());
+    for (const auto& [handle, s] : sequences_) {
+        out.held += s->held();
+        out.waiting_tokens += s->tokens.size() - s->computed;
+    }
+    out.slots_max = options_.slots_max;
+    out.queue_max = options_.queue_max;
+    out.kv_blocks = scheduler_.pool().blocks_max();
+    out.kv_blocks_free = scheduler_.pool().blocks_free();
+    out.iterations = iterations_;
+    out.decode_rows = decode_rows_;
+    out.prefill_rows = prefill_rows_;
+    out.preempted = scheduler_.preempted();
+    out.busy_s = busy_s_;
+    out.prefill_row_s = prefill_row_s_;
+    out.decode_row_s = decode_row_s_;
+    out.longest_iteration_ns = longest_ns_;
+    return out;
+}
+
+int64_t Engine::take_longest_ns() {
+    const int64_t longest = longest_ns_;
+    longest_ns_ = 0;
+    return longest;
+}
+
+double Engine::cost_s(Handle handle) const {
+    const auto found = sequences_.find(handle);
+    return found == sequences_.end() ? 0.0 : found->second->cost_s;
+}
+
+}  // namespace parley::engine

@@ -1,0 +1,154 @@
+// Engine: continuous batching over one model. step() runs one iteration: every sequence that
+// decodes gets a token, prompts advance by chunks, and what came out goes to the sink.
+//
+// Bits     a greedy or seeded answer depends on its job alone: not on the batch, the chunks,
+// preemption,
+//          or on being continued by another worker (Forward's contract, Sampler's counter).
+// Credit   counts events, and is signed: what a sequence may still send, less what it has sent. At
+// 0 or
+//          below it is held: keeps its blocks, takes no rows, stops no one else. The sink's maker
+//          calls grant() with -1 for each event made and +n for each CREDIT.
+// Times    deadlines are looked at in each step; cancel() is at once, its blocks are free on
+// return. Cost     the measured time of an iteration is shared over its sequences by rows: shares
+// sum to
+//          busy_s(). Work done again after a preemption is charged again.
+// Errors   submit(): see there. After submit() every sequence ends by exactly one finished() or
+//          failed() of the sink, or by cancel() (then by neither).
+// Threads  one. The sink is called inside step() and may call grant() and cancel(), not submit().
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "base/clock.hpp"
+#include "base/result.hpp"
+#include "engine/forward.hpp"
+#include "engine/scheduler.hpp"
+#include "engine/sequence.hpp"
+
+namespace parley::engine {
+
+// What the engine must know of a tokenizer.
+class Vocabulary {
+  public:
+    virtual ~Vocabulary() = default;
+    virtual std::string_view bytes(model::Token token) const = 0;
+    virtual bool ends_answer(model::Token token) const = 0;
+};
+
+struct EngineOptions {
+    uint32_t slots_max = 32;
+    uint32_t queue_max = 64;      // waiting sequences; one more is refused
+    uint32_t context_tokens = 0;  // 0: the model's; never more than that, nor than the KV holds
+    uint32_t rows_max = 512;      // as ForwardOptions::rows_max
+    uint32_t reserve_tokens = 32;
+    // Prefill rows of an iteration follow from how long a row has taken lately; 0: always rows_max.
+    int64_t prefill_target_ms = 40;  // while something decodes: the gap that a reader sees
+    int64_t alone_target_ms = 150;   // while nothing does: how late a cancel or an ASK is seen
+    int64_t park_ms = 1000;          // held for that long: others may have its slot and blocks
+};
+
+struct Finished {
+    Finish reason = Finish::end_turn;
+    std::string stop_sequence;
+    uint32_t prompt_tokens = 0;
+    uint32_t output_tokens = 0;  // replayed ones once
+    double cost_s = 0;
+};
+
+struct Failed {
+    base::Error error;  // timeout (before any output), internal
+    uint32_t prompt_tokens = 0;
+    uint32_t output_tokens = 0;
+    double cost_s = 0;
+};
+
+class Sink {
+  public:
+    virtual ~Sink() = default;
+    // Slot and blocks are there; prefill begins with this iteration. Once a sequence.
+    virtual void admitted(Handle handle, uint32_t prompt_tokens) = 0;
+    // stamp_ns: when the token that let it out was chosen.
+    virtual void text(Handle handle, const Piece& piece, int64_t stamp_ns) = 0;
+    virtual void finished(Handle handle, const Finished& finished) = 0;
+    virtual void failed(Handle handle, const Failed& failed) = 0;
+};
+
+struct EngineStats {
+    uint32_t running = 0, waiting = 0, held = 0;
+    uint32_t slots_max = 0, queue_max = 0;
+    uint32_t kv_blocks = 0, kv_blocks_free = 0;
+    uint64_t iterations = 0, decode_rows = 0, prefill_rows = 0, preempted = 0;
+    uint64_t waiting_tokens = 0;  // still to be prefilled, of waiting and running ones
+    double busy_s = 0;
+    double prefill_row_s = 0;          // lately
+    double decode_row_s = 0;           // lately, of one row in the batches that ran
+    int64_t longest_iteration_ns = 0;  // since the last call of take_longest_ns()
+};
+
+class Engine {
+  public:
+    Engine(Forward& forward, const Vocabulary& vocabulary, const EngineOptions& options, Sink& sink,
+           const base::Clock& clock = base::system_clock());
+    ~Engine();
+
+    // Errc::too_large "prompt is too long: N tokens > M maximum", Errc::invalid for a sampling
+    // option or a prompt without tokens, Errc::again when queue_max wait.
+    base::Result<Handle> submit(Job job);
+    // Ends it without a word to the sink; nullopt when there is no such sequence (any more).
+    std::optional<Finished> cancel(Handle handle);
+    void grant(Handle handle, int64_t credit);
+    // One iteration. False when there was nothing to run: wait for something to happen, at most
+    // until next_deadline_ns().
+    bool step();
+
+    bool empty() const { return sequences_.empty(); }
+    int64_t next_deadline_ns() const;  // INT64_MAX: none
+    uint32_t context_tokens() const { return context_tokens_; }
+    EngineStats stats() const;
+    int64_t take_longest_ns();
+    double cost_s(Handle handle) const;
+
+  private:
+    void check_times(int64_t now_ns);
+    void run_forward();
+    void account(int64_t started_ns, int64_t now_ns);
+    void chosen(Sequence& sequence, model::Token token, int64_t now_ns);
+    void out(Sequence& sequence, int64_t now_ns);
+    void finish(Sequence& sequence, Finish reason, int64_t now_ns);
+    void fail(Sequence& sequence, base::Error error);
+    void replay(Sequence& sequence);
+    uint32_t rows_for(int64_t target_ms) const;
+    Finished summary(const Sequence& sequence) const;
+    void drop(Sequence& sequence);
+
+    Forward& forward_;
+    const Vocabulary& vocabulary_;
+    EngineOptions options_;
+    Sink& sink_;
+    const base::Clock& clock_;
+    uint32_t context_tokens_;
+    Scheduler scheduler_;
+    std::unordered_map<Handle, std::unique_ptr<Sequence>> sequences_;
+    Handle next_handle_ = 1;
+
+    Plan plan_;
+    std::vector<Chunk> chunks_;
+    std::vector<float> logits_;
+    SamplerScratch scratch_;
+    Piece piece_;
+    std::vector<model::Token> choices_;  // one a row of plan_ that samples
+
+    uint64_t iterations_ = 0, decode_rows_ = 0, prefill_rows_ = 0;
+    double busy_s_ = 0;
+    double prefill_row_s_ = 0;
+    double decode_row_s_ = 0;
+    int64_t longest_ns_ = 0;
+};
+
+}  // namespace parley::engine

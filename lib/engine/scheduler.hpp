@@ -1,0 +1,79 @@
+// Scheduler: who waits, who runs, who gets which rows of the next iteration, and whose KV blocks
+// go.
+//
+// Order      decode first, one row for each sequence that may go on: a reader in mid-answer notices
+// a
+//            late token sooner than a waiting one a late start. Then prefill chunks, started ones
+//            before new ones, by class and arrival, within the rows that are left.
+// Admission  by class, then arrival; needs blocks for all its tokens and `reserve_tokens` of
+// growth.
+//            The first that does not fit stops those behind it: a long prompt is not overtaken for
+//            ever by short ones. For want of blocks or slots one that waits preempts those that are
+//            parked (without credit for long), and batch ones if it is of a higher class.
+// Preempt    when a decoding sequence needs a block and none is free, the running sequence of the
+//            lowest class with the least work done gives its blocks back and waits, to be computed
+//            again; that may be the one that asked. The greatest always goes on, so all end.
+// Hold       a sequence without credit keeps its blocks and takes no rows; among equals it is
+//            preempted first, and not admitted.
+// Owns       the block pool; sequences belong to the engine.
+// Threads    the engine's.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/block_pool.hpp"
+#include "engine/sequence.hpp"
+
+namespace parley::engine {
+
+struct SchedulerOptions {
+    uint32_t kv_blocks = 4096;
+    uint32_t slots_max = 32;  // sequences that run at once
+    uint32_t rows_max = 512;  // rows of one iteration; ≥ slots_max
+    uint32_t reserve_tokens = 32;
+};
+
+struct Rows {
+    Sequence* sequence = nullptr;
+    uint32_t count = 0;    // tokens [computed, computed + count)
+    bool samples = false;  // the last of them is the sequence's last token
+};
+
+struct Plan {
+    std::vector<Rows> rows;
+    std::vector<Sequence*> admitted;  // for the first time: their answers begin now
+    uint32_t decode_rows = 0;
+    uint32_t prefill_rows = 0;
+};
+
+class Scheduler {
+  public:
+    explicit Scheduler(const SchedulerOptions& options);
+
+    void add(Sequence& sequence);     // to the waiting ones
+    void remove(Sequence& sequence);  // wherever it is; its blocks are free at once
+    // At most `prefill_rows` rows of prefill where something decodes, and `alone_rows` where
+    // nothing does.
+    void plan(uint32_t prefill_rows, uint32_t alone_rows, Plan& plan);
+
+    const std::vector<Sequence*>& running() const { return running_; }
+    const std::vector<Sequence*>& waiting() const { return waiting_; }
+    const BlockPool& pool() const { return pool_; }
+    uint64_t preempted() const { return preempted_; }
+
+  private:
+    void admit(Plan& plan);
+    bool make_room(const Sequence& wanted, uint32_t blocks);
+    bool cover(Sequence& sequence, uint32_t tokens);
+    void preempt(Sequence& sequence);
+    Sequence* victim() const;
+
+    SchedulerOptions options_;
+    BlockPool pool_;
+    std::vector<Sequence*> running_;  // in order of admission
+    std::vector<Sequence*> waiting_;  // by class, then arrival
+    uint64_t preempted_ = 0;
+};
+
+}  // namespace parley::engine
