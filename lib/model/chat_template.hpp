@@ -29,9 +29,13 @@ class ChatTemplate {
     // `jinja` is tokenizer.chat_template; `family` overrides the recognition ("chatml", …; "" = none).
     static base::Result<ChatTemplate> recognise(std::string_view jinja, std::string_view family);
 
+    // Errc::unsupported if `tokenizer` lacks a marker of the family: ask once, before render().
+    base::Result<void> fits(const Tokenizer& tokenizer) const;
+
     // The prompt's ids, ending where the assistant's new text begins. If the last turn is the
     // assistant's (a prefill), its turn is left open and generation goes on directly after its text.
-    // Adds the model's default system turn exactly where the file's own template adds one.
+    // Adds the model's default system turn exactly where the file's own template adds one, and BOS if the
+    // vocabulary asks for it.
     std::vector<Token> render(const Tokenizer& tokenizer, std::span<const Turn> turns) const;
     std::string_view family() const { return family_; }
     std::string_view jinja() const { return jinja_; }
