@@ -26,7 +26,9 @@ class Artifact {
   public:
     static constexpr uint64_t kBytesMax = 64ull << 20;
 
-    // `context_tokens` 0: the file's own context length; `family` as in ChatTemplate::recognise.
+    // `context_tokens` 0: the file's own context length, which is also the most that may be asked for
+    // (Errc::invalid beyond it); `family` as in ChatTemplate::recognise. An answer may be as long as
+    // the context. Reads all of the file once, for its hash.
     static base::Result<Artifact> from_gguf(const Gguf& file, uint32_t context_tokens,
                                             std::string_view family);
     static base::Result<Artifact> parse(std::string_view bytes);
