@@ -1,14 +1,13 @@
 #include "base/cli.hpp"
 
-#include <CLI/CLI.hpp>
+#include <fmt/format.h>
 #include <toml++/toml.h>
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <map>
 #include <set>
-
-#include <fmt/format.h>
 
 #include "base/log.hpp"
 #include "base/text.hpp"
@@ -18,7 +17,8 @@ namespace {
 
 std::string upper_snake(std::string_view text) {
     std::string out;
-    for (char c : text) out += c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+    for (char c : text)
+        out += c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
     return out;
 }
 
@@ -34,7 +34,8 @@ std::optional<std::vector<std::string>> as_arguments(const toml::node& node) {
         return out;
     }
     if (auto text = node.value_exact<std::string>()) return std::vector{*text};
-    if (auto flag = node.value_exact<bool>()) return std::vector<std::string>{*flag ? "true" : "false"};
+    if (auto flag = node.value_exact<bool>())
+        return std::vector<std::string>{*flag ? "true" : "false"};
     if (auto number = node.value_exact<int64_t>()) return std::vector{fmt::format("{}", *number)};
     if (auto real = node.value_exact<double>()) return std::vector{fmt::format("{}", *real)};
     return std::nullopt;
@@ -59,8 +60,8 @@ struct Cli::Impl {
                             std::set<CLI::Option*>& from_file);
     CLI::Option* find(const Verb::Impl& verb, std::string_view key) const {
         for (CLI::Option* option : verb.app->get_options()) {
-            if (option->check_lname(std::string(key)) && !verb.flag_only.count(option) && key != "config" &&
-                key != "help")
+            if (option->check_lname(std::string(key)) && !verb.flag_only.count(option) &&
+                key != "config" && key != "help")
                 return option;
         }
         return nullptr;
@@ -74,11 +75,13 @@ struct Cli::Impl {
     std::string completion_script(const std::string& tool) const;
 };
 
-Cli::Cli(std::string tool, std::string summary) : tool_(std::move(tool)), impl_(std::make_unique<Impl>()) {
+Cli::Cli(std::string tool, std::string summary)
+    : tool_(std::move(tool)), impl_(std::make_unique<Impl>()) {
     impl_->app.name(tool_);
     impl_->app.description(summary + " (see " + tool_ + "(8) or (1))");
     impl_->app.require_subcommand(1);
-    impl_->app.set_version_flag("--version", tool_ + " " PARLEY_VERSION, "print the version and exit");
+    impl_->app.set_version_flag("--version", tool_ + " " PARLEY_VERSION,
+                                "print the version and exit");
     impl_->app.set_help_flag("--help", "print this help and exit");
     impl_->app.add_flag("--completion", impl_->completion, "print the bash completion and exit");
     impl_->app.get_formatter()->column_width(34);
@@ -118,10 +121,10 @@ CLI::Option* declare(CLI::App* app, const std::string& tool, const std::string& 
 
 }  // namespace
 
-#define PARLEY_OPTION(TYPE)                                                                        \
-    Verb& Verb::option(const std::string& name, TYPE& value, const std::string& help) {            \
-        impl_->last = declare(impl_->app, cli_->tool_, name, value, help);                         \
-        return *this;                                                                              \
+#define PARLEY_OPTION(TYPE)                                                             \
+    Verb& Verb::option(const std::string& name, TYPE& value, const std::string& help) { \
+        impl_->last = declare(impl_->app, cli_->tool_, name, value, help);              \
+        return *this;                                                                   \
     }
 PARLEY_OPTION(std::string)
 PARLEY_OPTION(uint16_t)
@@ -188,27 +191,30 @@ Verb& Verb::flag_only() {
     return *this;
 }
 
-Result<void> Cli::Impl::apply_file(const std::string& tool, Verb::Impl& verb, const std::string& path,
-                                   std::set<CLI::Option*>& from_file) {
+Result<void> Cli::Impl::apply_file(const std::string& tool, Verb::Impl& verb,
+                                   const std::string& path, std::set<CLI::Option*>& from_file) {
     toml::table table;
     try {
         table = toml::parse_file(path);
     } catch (const toml::parse_error& error) {
-        return fail(Errc::config, fmt::format("cannot read '{}': {} (line {})", path, error.description(),
-                                              error.source().begin.line));
+        return fail(Errc::config, fmt::format("cannot read '{}': {} (line {})", path,
+                                              error.description(), error.source().begin.line));
     }
     const auto apply = [&](std::string_view key, const toml::node& node, bool own) -> Result<void> {
         CLI::Option* option = find(verb, key);
         if (!option) {
             if (!own && known_somewhere(key)) return {};
-            return fail(Errc::config, fmt::format("unknown key '{}' in '{}': see {} --help", key, path, tool));
+            return fail(Errc::config,
+                        fmt::format("unknown key '{}' in '{}': see {} --help", key, path, tool));
         }
         // A flag or the environment has already spoken, and ranks above the file.
         if (option->count() > 0 ||
             (!option->get_envname().empty() && ::getenv(option->get_envname().c_str())))
             return {};
         auto arguments = as_arguments(node);
-        if (!arguments) return fail(Errc::config, fmt::format("key '{}' in '{}' has a value of the wrong type", key, path));
+        if (!arguments)
+            return fail(Errc::config,
+                        fmt::format("key '{}' in '{}' has a value of the wrong type", key, path));
         try {
             option->clear();
             for (const auto& argument : *arguments) option->add_result(argument);
@@ -224,7 +230,8 @@ Result<void> Cli::Impl::apply_file(const std::string& tool, Verb::Impl& verb, co
             bool is_verb = false;
             for (const auto& other : verbs) is_verb |= other->name == key.str();
             if (!is_verb)
-                return fail(Errc::config, fmt::format("unknown table '{}' in '{}': see {} --help", key.str(), path, tool));
+                return fail(Errc::config, fmt::format("unknown table '{}' in '{}': see {} --help",
+                                                      key.str(), path, tool));
             if (verb.name != key.str()) continue;
             for (const auto& [inner_key, inner_node] : *inner) {
                 if (auto done = apply(inner_key.str(), inner_node, true); !done) return done;
@@ -238,27 +245,41 @@ Result<void> Cli::Impl::apply_file(const std::string& tool, Verb::Impl& verb, co
 
 std::string Cli::Impl::completion_script(const std::string& tool) const {
     std::string function = "_" + upper_snake(tool);
-    std::string out = fmt::format("# bash completion for {}, made by `{} --completion`\n{}() {{\n", tool, tool, function);
-    out += "    local cur=${COMP_WORDS[COMP_CWORD]} verb=${COMP_WORDS[1]}\n    case \"$verb ${COMP_WORDS[2]}\" in\n";
+    std::string out = fmt::format("# bash completion for {}, made by `{} --completion`\n{}() {{\n",
+                                  tool, tool, function);
+    out +=
+        "    local cur=${COMP_WORDS[COMP_CWORD]} verb=${COMP_WORDS[1]}\n    case \"$verb "
+        "${COMP_WORDS[2]}\" in\n";
     std::string top = "--help --version";
     std::vector<const Verb::Impl*> nested_first;
     for (const auto& verb : verbs) {
         if (verb->name.find(' ') == std::string::npos) top += " " + verb->name;
     }
     for (const auto& verb : verbs) {
-        if (verb->name.find(' ') != std::string::npos) nested_first.insert(nested_first.begin(), verb.get());
-        else nested_first.push_back(verb.get());
+        if (verb->name.find(' ') != std::string::npos)
+            nested_first.insert(nested_first.begin(), verb.get());
+        else
+            nested_first.push_back(verb.get());
     }
     for (const auto* verb : nested_first) {
         std::string words;
         for (const CLI::Option* option : verb->app->get_options()) {
-            for (const auto& lname : option->get_lnames()) words += (words.empty() ? "--" : " --") + lname;
+            for (const auto& lname : option->get_lnames())
+                words += (words.empty() ? "--" : " --") + lname;
         }
         for (const CLI::App* sub : verb->app->get_subcommands({})) words += " " + sub->get_name();
-        const std::string pattern = verb->name.find(' ') == std::string::npos ? verb->name + "\\ *" : "'" + verb->name + "'";
-        out += fmt::format("        {}) [ \"$COMP_CWORD\" -gt 1 ] && COMPREPLY=($(compgen -f -W \"{}\" -- \"$cur\")) && return ;;\n", pattern, words);
+        const std::string pattern = verb->name.find(' ') == std::string::npos
+                                        ? verb->name + "\\ *"
+                                        : "'" + verb->name + "'";
+        out += fmt::format(
+            "        {}) [ \"$COMP_CWORD\" -gt 1 ] && COMPREPLY=($(compgen -f -W \"{}\" -- "
+            "\"$cur\")) && return ;;\n",
+            pattern, words);
     }
-    out += fmt::format("    esac\n    [ \"$COMP_CWORD\" -eq 1 ] && COMPREPLY=($(compgen -W \"{}\" -- \"$cur\"))\n}}\ncomplete -o default -F {} {}\n", top, function, tool);
+    out += fmt::format(
+        "    esac\n    [ \"$COMP_CWORD\" -eq 1 ] && COMPREPLY=($(compgen -W \"{}\" -- "
+        "\"$cur\"))\n}}\ncomplete -o default -F {} {}\n",
+        top, function, tool);
     return out;
 }
 
@@ -300,17 +321,23 @@ Result<Parsed> Cli::parse(int argc, const char* const* argv) {
         const std::string standard = "/etc/parley/" + tool_ + ".toml";
         if (!verb->config.empty()) {
             if (::access(verb->config.c_str(), R_OK) != 0)
-                return fail(Errc::config, fmt::format("cannot read configuration '{}': no such file, or not readable", verb->config));
-            if (auto done = impl_->apply_file(tool_, *verb, verb->config, from_file); !done) return fail(done.error());
+                return fail(
+                    Errc::config,
+                    fmt::format("cannot read configuration '{}': no such file, or not readable",
+                                verb->config));
+            if (auto done = impl_->apply_file(tool_, *verb, verb->config, from_file); !done)
+                return fail(done.error());
         } else if (::access(standard.c_str(), R_OK) == 0) {
-            if (auto done = impl_->apply_file(tool_, *verb, standard, from_file); !done) return fail(done.error());
+            if (auto done = impl_->apply_file(tool_, *verb, standard, from_file); !done)
+                return fail(done.error());
         }
     }
     return parsed;
 }
 
 int report(std::string_view tool, const Error& error) {
-    log(Level::error, fmt::format("{}.failed", tool), {{"code", name(error.code)}, {"what", error.what}});
+    log(Level::error, fmt::format("{}.failed", tool),
+        {{"code", name(error.code)}, {"what", error.what}});
     return exit_status(error.code);
 }
 

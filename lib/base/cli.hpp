@@ -1,20 +1,21 @@
-// Cli: one command line for all six tools: verbs, long options, environment, file, help, completion.
+// Cli: one command line for all six tools: verbs, long options, environment, file, help,
+// completion.
 //
 // Precedence  flag, then environment, then file, then the default standing in the variable.
 //             The environment name of `--bind` of chatd is CHATD_BIND unless env() gives another.
 //             The file is --config FILE (TOML; keys are long option names without dashes in front:
 //             drain-timeout = "10s"), else /etc/parley/TOOL.toml where it exists. An unknown key, a
 //             key of the wrong type, or an unreadable file that was named is an error (78).
-//             A verb's keys may stand at top level or in a [VERB] table; top-level keys must be known
-//             to some verb of the tool.
+//             A verb's keys may stand at top level or in a [VERB] table; top-level keys must be
+//             known to some verb of the tool.
 // Errors      usage → 64, configuration → 78. parse() prints nothing but help, version, completion.
 // Reload      parse() again into fresh variables: all or nothing.
 // Threads     one.
 //
 //   base::Cli cli("chatd", "HTTP front of parley");
 //   auto serve = cli.verb("serve", "answer clients");
-//   serve.option("--bind", o.bind, "address to listen on").duration("--drain-timeout", o.drain_ms, "…");
-//   auto parsed = cli.parse(argc, argv);
+//   serve.option("--bind", o.bind, "address to listen on").duration("--drain-timeout", o.drain_ms,
+//   "…"); auto parsed = cli.parse(argc, argv);
 #pragma once
 
 #include <cstdint>
@@ -32,8 +33,8 @@ class Cli;
 
 class Verb {
   public:
-    // `name` is "--long-name" for an option, "NAME" for a positional. Help says unit and meaning; the
-    // default is shown by itself.
+    // `name` is "--long-name" for an option, "NAME" for a positional. Help says unit and meaning;
+    // the default is shown by itself.
     Verb& option(const std::string& name, std::string& value, const std::string& help);
     Verb& option(const std::string& name, uint16_t& value, const std::string& help);
     Verb& option(const std::string& name, uint32_t& value, const std::string& help);
@@ -46,10 +47,10 @@ class Verb {
     Verb& size(const std::string& name, uint64_t& bytes, const std::string& help);  // "32MiB"
     // They change the option declared last.
     Verb& required();
-    Verb& env(const std::string& name);                         // instead of TOOL_NAME
-    Verb& choices(const std::vector<std::string>& allowed);     // anything else is a usage error
+    Verb& env(const std::string& name);                      // instead of TOOL_NAME
+    Verb& choices(const std::vector<std::string>& allowed);  // anything else is a usage error
     Verb& range(double least, double most);
-    Verb& flag_only();                                          // neither environment nor file
+    Verb& flag_only();  // neither environment nor file
     // A nested verb: `convstore org create`.
     Verb verb(const std::string& name, const std::string& summary);
 

@@ -22,8 +22,9 @@ std::string render(int64_t wall_ms, bool with_ms) {
     const time_t when = seconds;
     tm parts{};
     gmtime_r(&when, &parts);
-    auto text = fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}", parts.tm_year + 1900,
-                            parts.tm_mon + 1, parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec);
+    auto text =
+        fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}", parts.tm_year + 1900, parts.tm_mon + 1,
+                    parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec);
     return with_ms ? fmt::format("{}.{:03}Z", text, ms) : text + "Z";
 }
 

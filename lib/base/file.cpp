@@ -1,6 +1,7 @@
 #include "base/file.hpp"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -8,8 +9,6 @@
 #include <cerrno>
 #include <cstdlib>
 #include <utility>
-
-#include <fmt/format.h>
 
 namespace parley::base {
 namespace {
@@ -27,9 +26,11 @@ Result<std::string> read_file(const std::string& path, uint64_t bytes_max) {
     const Fd file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
     if (file.fd < 0) return fail(errno_error(errno, fmt::format("cannot open '{}'", path)));
     struct stat info {};
-    if (::fstat(file.fd, &info) != 0) return fail(errno_error(errno, fmt::format("cannot stat '{}'", path)));
+    if (::fstat(file.fd, &info) != 0)
+        return fail(errno_error(errno, fmt::format("cannot stat '{}'", path)));
     if (static_cast<uint64_t>(info.st_size) > bytes_max)
-        return fail(Errc::too_large, fmt::format("'{}' has {} bytes, more than {}", path, info.st_size, bytes_max));
+        return fail(Errc::too_large,
+                    fmt::format("'{}' has {} bytes, more than {}", path, info.st_size, bytes_max));
     std::string out;
     char buffer[65536];
     while (true) {
@@ -38,7 +39,8 @@ Result<std::string> read_file(const std::string& path, uint64_t bytes_max) {
         if (got < 0) return fail(errno_error(errno, fmt::format("cannot read '{}'", path)));
         if (got == 0) return out;
         if (out.size() + static_cast<size_t>(got) > bytes_max)
-            return fail(Errc::too_large, fmt::format("'{}' has more than {} bytes", path, bytes_max));
+            return fail(Errc::too_large,
+                        fmt::format("'{}' has more than {} bytes", path, bytes_max));
         out.append(buffer, static_cast<size_t>(got));
     }
 }
@@ -47,7 +49,8 @@ Result<void> write_file(const std::string& path, std::string_view bytes, int mod
     const std::string temporary = fmt::format("{}.tmp.{}", path, ::getpid());
     {
         const Fd file{::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode)};
-        if (file.fd < 0) return fail(errno_error(errno, fmt::format("cannot create '{}'", temporary)));
+        if (file.fd < 0)
+            return fail(errno_error(errno, fmt::format("cannot create '{}'", temporary)));
         size_t done = 0;
         while (done < bytes.size()) {
             const ssize_t put = ::write(file.fd, bytes.data() + done, bytes.size() - done);
@@ -59,11 +62,13 @@ Result<void> write_file(const std::string& path, std::string_view bytes, int mod
             }
             done += static_cast<size_t>(put);
         }
-        if (::fsync(file.fd) != 0) return fail(errno_error(errno, fmt::format("cannot sync '{}'", temporary)));
+        if (::fsync(file.fd) != 0)
+            return fail(errno_error(errno, fmt::format("cannot sync '{}'", temporary)));
     }
     if (::rename(temporary.c_str(), path.c_str()) != 0)
         return fail(errno_error(errno, fmt::format("cannot rename onto '{}'", path)));
-    const std::string folder = path.find('/') == std::string::npos ? "." : path.substr(0, path.rfind('/') + 1);
+    const std::string folder =
+        path.find('/') == std::string::npos ? "." : path.substr(0, path.rfind('/') + 1);
     const Fd dir{::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
     if (dir.fd >= 0) ::fsync(dir.fd);
     return {};
@@ -86,7 +91,9 @@ Result<LockFile> LockFile::take(const std::string& path) {
         char pid[32] = {};
         [[maybe_unused]] const ssize_t got = ::read(fd, pid, sizeof pid - 1);
         ::close(fd);
-        return fail(Errc::conflict, fmt::format("'{}' is held by process {}: stop it, or choose another place", path, pid));
+        return fail(
+            Errc::conflict,
+            fmt::format("'{}' is held by process {}: stop it, or choose another place", path, pid));
     }
     const std::string pid = fmt::format("{}", ::getpid());
     if (::ftruncate(fd, 0) != 0 || ::write(fd, pid.data(), pid.size()) < 0) {

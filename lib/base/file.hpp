@@ -47,11 +47,13 @@ struct Places {
     std::string endpoint(std::string_view name) const {
         return "ipc://" + run() + "/" + std::string(name) + ".sock";
     }
-    std::string filter_endpoint() const { return endpoint("filter"); }            // askers: chatd
-    std::string router_asker_endpoint() const { return endpoint("router"); }      // askers: filters
-    std::string router_worker_endpoint() const { return endpoint("workers"); }    // answerers join here
-    std::string store_endpoint() const { return endpoint("convstore"); }          // commands
-    std::string changes_endpoint() const { return endpoint("changes"); }          // PUB, every commit
+    std::string filter_endpoint() const { return endpoint("filter"); }        // askers: chatd
+    std::string router_asker_endpoint() const { return endpoint("router"); }  // askers: filters
+    std::string router_worker_endpoint() const {
+        return endpoint("workers");
+    }                                                                     // answerers join here
+    std::string store_endpoint() const { return endpoint("convstore"); }  // commands
+    std::string changes_endpoint() const { return endpoint("changes"); }  // PUB, every commit
 };
 
 }  // namespace parley::base

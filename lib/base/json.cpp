@@ -98,16 +98,27 @@ void append_json_string(std::string& out, std::string_view text) {
     size_t start = 0;
     for (size_t i = 0; i < text.size(); ++i) {
         const auto c = static_cast<uint8_t>(text[i]);
-        const bool separator = c == 0xE2 && i + 2 < text.size() && static_cast<uint8_t>(text[i + 1]) == 0x80 &&
+        const bool separator = c == 0xE2 && i + 2 < text.size() &&
+                               static_cast<uint8_t>(text[i + 1]) == 0x80 &&
                                (static_cast<uint8_t>(text[i + 2]) & 0xFE) == 0xA8;
         if (c >= 0x20 && c != '"' && c != '\\' && c != '<' && c != 0x7f && !separator) continue;
         out.append(text, start, i - start);
         switch (c) {
-            case '"': out += "\\\""; break;
-            case '\\': out += "\\\\"; break;
-            case '\n': out += "\\n"; break;
-            case '\r': out += "\\r"; break;
-            case '\t': out += "\\t"; break;
+            case '"':
+                out += "\\\"";
+                break;
+            case '\\':
+                out += "\\\\";
+                break;
+            case '\n':
+                out += "\\n";
+                break;
+            case '\r':
+                out += "\\r";
+                break;
+            case '\t':
+                out += "\\t";
+                break;
             case 0xE2:
                 out += static_cast<uint8_t>(text[i + 2]) == 0xA8 ? "\\u2028" : "\\u2029";
                 i += 2;

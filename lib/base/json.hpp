@@ -28,22 +28,24 @@ class JsonWriter {
     JsonWriter& boolean(bool value);
     JsonWriter& null();
     template <class T>
-        requires std::is_integral_v<T>
-    JsonWriter& number(T value) {
+    requires std::is_integral_v<T> JsonWriter& number(T value) {
         if constexpr (std::is_signed_v<T>)
             return integer(static_cast<int64_t>(value));
         else
             return natural(static_cast<uint64_t>(value));
     }
-    JsonWriter& number(double value);       // shortest form that reads back the same; NaN/Inf → null
+    JsonWriter& number(double value);  // shortest form that reads back the same; NaN/Inf → null
     JsonWriter& raw(std::string_view json);  // already JSON
     // key + value in one call
-    JsonWriter& field(std::string_view name, std::string_view text) { return key(name).string(text); }
+    JsonWriter& field(std::string_view name, std::string_view text) {
+        return key(name).string(text);
+    }
     JsonWriter& field(std::string_view name, const char* text) { return key(name).string(text); }
-    JsonWriter& field(std::string_view name, const std::string& text) { return key(name).string(text); }
+    JsonWriter& field(std::string_view name, const std::string& text) {
+        return key(name).string(text);
+    }
     template <class T>
-        requires std::is_arithmetic_v<T>
-    JsonWriter& field(std::string_view name, T value) {
+    requires std::is_arithmetic_v<T> JsonWriter& field(std::string_view name, T value) {
         key(name);
         if constexpr (std::is_same_v<T, bool>)
             return boolean(value);

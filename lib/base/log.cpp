@@ -1,10 +1,9 @@
 #include "base/log.hpp"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <atomic>
-
-#include <fmt/format.h>
 
 namespace parley::base {
 namespace {
@@ -14,10 +13,14 @@ constexpr size_t kValueMax = 512;
 
 const char* show_level(Level level) {
     switch (level) {
-        case Level::debug: return "debug";
-        case Level::info: return "info";
-        case Level::warn: return "warn";
-        case Level::error: return "error";
+        case Level::debug:
+            return "debug";
+        case Level::info:
+            return "info";
+        case Level::warn:
+            return "warn";
+        case Level::error:
+            return "error";
     }
     return "error";
 }
@@ -66,7 +69,8 @@ Result<Level> parse_level(std::string_view name) {
     for (Level level : {Level::debug, Level::info, Level::warn, Level::error}) {
         if (name == show_level(level)) return level;
     }
-    return fail(Errc::usage, fmt::format("'{}' is not a log level: debug, info, warn, error", name));
+    return fail(Errc::usage,
+                fmt::format("'{}' is not a log level: debug, info, warn, error", name));
 }
 
 std::string log_line(Level level, std::string_view event, std::initializer_list<Field> fields) {

@@ -25,15 +25,15 @@ struct Field {
     Field(std::string_view k, const char* v) : key(k), value(v) {}
     Field(std::string_view k, bool v) : key(k), value(v ? "true" : "false") {}
     template <class T>
-        requires std::is_arithmetic_v<T>
-    Field(std::string_view k, T v) : key(k), value(show(static_cast<double>(v), std::is_integral_v<T>)) {}
+    requires std::is_arithmetic_v<T> Field(std::string_view k, T v)
+        : key(k), value(show(static_cast<double>(v), std::is_integral_v<T>)) {}
 
   private:
     static std::string show(double value, bool integral);
 };
 
-void log_level(Level least);                         // default info
-Result<Level> parse_level(std::string_view name);    // debug, info, warn, error
+void log_level(Level least);                       // default info
+Result<Level> parse_level(std::string_view name);  // debug, info, warn, error
 void log(Level level, std::string_view event, std::initializer_list<Field> fields = {});
 // The line itself, without the newline; what tests read.
 std::string log_line(Level level, std::string_view event, std::initializer_list<Field> fields);

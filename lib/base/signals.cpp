@@ -1,5 +1,6 @@
 #include "base/signals.hpp"
 
+#include <fmt/format.h>
 #include <signal.h>
 #include <sys/signalfd.h>
 #include <systemd/sd-daemon.h>
@@ -8,8 +9,6 @@
 
 #include <cstdlib>
 #include <utility>
-
-#include <fmt/format.h>
 
 namespace parley::base {
 

@@ -1,13 +1,12 @@
 #include "base/text.hpp"
 
+#include <fmt/format.h>
 #include <simdjson.h>
 #include <sodium.h>
 
 #include <array>
 #include <charconv>
 #include <cmath>
-
-#include <fmt/format.h>
 
 namespace parley::base {
 
@@ -75,7 +74,9 @@ size_t utf8_complete_prefix(std::string_view bytes) {
     return n;
 }
 
-bool utf8_valid(std::string_view bytes) { return simdjson::validate_utf8(bytes.data(), bytes.size()); }
+bool utf8_valid(std::string_view bytes) {
+    return simdjson::validate_utf8(bytes.data(), bytes.size());
+}
 
 Result<int64_t> parse_duration_ms(std::string_view text) {
     double value = 0;
@@ -89,7 +90,8 @@ Result<int64_t> parse_duration_ms(std::string_view text) {
     if (unit == "d") scale = 86'400'000;
     if (unit.empty() && value == 0) scale = 1;
     if (error != std::errc{} || scale == 0 || !(value >= 0) || value * scale > 9e15)
-        return fail(Errc::usage, fmt::format("'{}' is not a duration such as 250ms, 10s, 5m, 24h", text));
+        return fail(Errc::usage,
+                    fmt::format("'{}' is not a duration such as 250ms, 10s, 5m, 24h", text));
     return static_cast<int64_t>(std::llround(value * scale));
 }
 

@@ -21,7 +21,8 @@ Result<std::string> unbase64url(std::string_view text);
 size_t utf8_complete_prefix(std::string_view bytes);
 bool utf8_valid(std::string_view bytes);  // RFC 3629: no surrogates, no overlong forms
 
-// "250ms", "10s", "5m", "24h", "0" → milliseconds. A bare number other than 0 is refused: say the unit.
+// "250ms", "10s", "5m", "24h", "0" → milliseconds. A bare number other than 0 is refused: say the
+// unit.
 Result<int64_t> parse_duration_ms(std::string_view text);
 // "64KiB", "32MB", "1GiB", "4096" → bytes. KB/MB/GB are powers of 1000, KiB/MiB/GiB of 1024.
 Result<uint64_t> parse_size(std::string_view text);

@@ -1,13 +1,15 @@
 // Answerer: requests that others ask of us on one link, each answered exactly once.
 //
-// Promise  on_ask once per (id, attempt); what the handler sends with event() is numbered here; end()
+// Promise  on_ask once per (id, attempt); what the handler sends with event() is numbered here;
+// end()
 //          sends the one END. on_cancel says that the answer is no longer wanted: the handler then
 //          calls end() (status cancelled) as soon as it has stopped. When the asker is gone
-//          (Cancel::gone) or a higher attempt came (Cancel::replaced) the request is already over here
-//          and end() does nothing.
-// Refusals made here, without troubling the handler: malformed envelope (invalid_request_error), the
-//          same (id, attempt) twice (invalid_request_error; the pair ends), a lower attempt than the
-//          live one (cancelled), over requests_max (overloaded_error, queue_full), draining
+//          (Cancel::gone) or a higher attempt came (Cancel::replaced) the request is already over
+//          here and end() does nothing.
+// Refusals made here, without troubling the handler: malformed envelope (invalid_request_error),
+// the
+//          same (id, attempt) twice (invalid_request_error; the pair ends), a lower attempt than
+//          the live one (cancelled), over requests_max (overloaded_error, queue_full), draining
 //          (overloaded_error, draining, retryable).
 // Credit   event() takes one; at 0 it is Errc::again and nothing is sent: hold that stream.
 // Threads  the link's.
@@ -66,7 +68,9 @@ class Answerer final : private LinkHandler {
     bool live(const std::string& id) const { return live_.count(id) != 0; }
     size_t live() const { return live_.size(); }
 
-    void set_status(std::function<StatusMeta()> provider) { link_->set_status(std::move(provider)); }
+    void set_status(std::function<StatusMeta()> provider) {
+        link_->set_status(std::move(provider));
+    }
     // BYE to all; new ASKs are refused; what runs goes on.
     void drain();
     bool draining() const { return draining_; }

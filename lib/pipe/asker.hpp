@@ -1,10 +1,13 @@
 // Asker: our requests on one link, each ending exactly once.
 //
-// Promise  every ask() that returned a value is followed by events with dense seq and then exactly one
-//          on_end, whatever becomes of the peer: where it is gone, late, or breaks a rule, the END is
-//          made here (status api_error, retryable, reason peer_gone | gap | malformed | replaced).
+// Promise  every ask() that returned a value is followed by events with dense seq and then exactly
+// one
+//          on_end, whatever becomes of the peer: where it is gone, late, or breaks a rule, the END
+//          is made here (status api_error, retryable, reason peer_gone | gap | malformed |
+//          replaced).
 // Order    after cancel() events may still come until the END; after on_end nothing.
-// Attempts ask() with a higher attempt of a live id ends the lower one here (cancelled, replaced), and
+// Attempts ask() with a higher attempt of a live id ends the lower one here (cancelled, replaced),
+// and
 //          drops its events. The same or a lower attempt is Errc::conflict.
 // Credit   the envelope's credit is the first grant; call grant() as events are used up.
 // Errors   ask(): Errc::unavailable when no peer is up, Errc::again over requests_max,
@@ -35,7 +38,7 @@ class AskerHandler {
 };
 
 struct AskerOptions {
-    LinkOptions link;              // hello.role is set to asker
+    LinkOptions link;  // hello.role is set to asker
     uint32_t requests_max = 65'536;
     int64_t cancel_timeout_ms = 2000;  // a cancelled request without END by then is ended here
 };
@@ -48,8 +51,10 @@ class Asker final : private LinkHandler {
 
     // The only peer of a connecting link, or the given one.
     base::Result<void> ask(const std::string& id, const Envelope& envelope, std::string body);
-    base::Result<void> ask(Peer peer, const std::string& id, const Envelope& envelope, std::string body);
-    void cancel(const std::string& id, const std::string& reason);  // of the live attempt; else nothing
+    base::Result<void> ask(Peer peer, const std::string& id, const Envelope& envelope,
+                           std::string body);
+    void cancel(const std::string& id,
+                const std::string& reason);  // of the live attempt; else nothing
     void grant(const std::string& id, uint32_t credit);
     size_t live() const { return live_.size(); }
     bool up() const { return link_->up(); }

@@ -1,4 +1,5 @@
-// Context: the process's ZeroMQ context, made after any fork, and CURVE for what leaves the machine.
+// Context: the process's ZeroMQ context, made after any fork, and CURVE for what leaves the
+// machine.
 //
 // Threads  links of one context may live on different threads; each link on one.
 // Errors   key files: Errc::config when readable by others or malformed.
@@ -15,10 +16,10 @@ namespace parley::pipe {
 
 // Keys are Z85 text of 40 characters, as zmq_curve_keypair makes them.
 struct CurveOptions {
-    std::string secret_key;               // ours
-    std::string public_key;               // ours
-    std::string server_key;               // connecting: the binder's public key
-    std::vector<std::string> allowed;     // binding: public keys of the clients that get in
+    std::string secret_key;            // ours
+    std::string public_key;            // ours
+    std::string server_key;            // connecting: the binder's public key
+    std::vector<std::string> allowed;  // binding: public keys of the clients that get in
     bool empty() const { return secret_key.empty(); }
 };
 

@@ -1,6 +1,7 @@
 // Link: one ZeroMQ socket with the peers on it, their HELLO, their heartbeat and their end.
 //
-// Shapes   a link that binds (ROUTER) serves many peers; a link that connects (DEALER) has at most one
+// Shapes   a link that binds (ROUTER) serves many peers; a link that connects (DEALER) has at most
+// one
 //          and finds it again by itself after a loss (50 ms … 1 s, with jitter).
 // Peers    a handle is a number that is never used twice. on_up comes once per peer, after both
 //          HELLOs; then messages; then on_down, exactly once. Nothing comes after on_down.
@@ -10,7 +11,8 @@
 //          send(): Errc::unavailable when the peer is gone; never drops in silence.
 // Bounds   LinkOptions; reached: see man/parley-protocol.7.
 // Threads  one: the one that calls step(). Handlers run inside step() and may call send().
-// Loops    call step() when fd() is readable, after any send() outside of step() (wake tells), and at
+// Loops    call step() when fd() is readable, after any send() outside of step() (wake tells), and
+// at
 //          least every kTickMs. pipe::Loop does all of it for poll loops.
 #pragma once
 
@@ -32,17 +34,17 @@ using Peer = uint32_t;  // 0 is no peer
 inline constexpr int kTickMs = 25;
 
 struct LinkOptions {
-    std::string endpoint;          // ipc:///path, tcp://127.0.0.1:port, inproc://name
+    std::string endpoint;  // ipc:///path, tcp://127.0.0.1:port, inproc://name
     bool bind = false;
-    HelloMeta hello;               // role and name must be set; boot is filled in when empty
+    HelloMeta hello;  // role and name must be set; boot is filled in when empty
     int64_t peer_timeout_ms = 1000;
     int64_t status_interval_ms = 100;
     uint64_t message_bytes_max = 80ull << 20;
-    uint64_t outbox_bytes_max = 64ull << 20;   // per peer
-    uint32_t outbox_messages_max = 65'536;     // per peer
+    uint64_t outbox_bytes_max = 64ull << 20;  // per peer
+    uint32_t outbox_messages_max = 65'536;    // per peer
     uint32_t peers_max = 1024;
-    uint32_t hwm = 8192;           // messages inside ZeroMQ, each way
-    CurveOptions curve;            // empty: none
+    uint32_t hwm = 8192;  // messages inside ZeroMQ, each way
+    CurveOptions curve;   // empty: none
     const base::Clock* clock = &base::system_clock();
 };
 
@@ -68,9 +70,12 @@ class Link {
     ~Link();  // waits up to 500 ms for what is still to be sent
 
     int fd() const;
-    // Receives and dispatches up to `most` messages, sends what waits, keeps the time. True: there is
-    // more to receive, call again soon.
+    // Receives and dispatches up to `most` messages, sends what waits, keeps the time. True: there
+    // is more to receive, call again soon.
     bool step(uint32_t most = 64);
+    // True when step() has something to receive. Ask right before waiting on fd(): sends made since
+    // the last step() may have consumed the descriptor's edge.
+    bool readable() const;
     // Called (at most once until the next step()) when something outside of step() wants a step().
     void set_wake(std::function<void()> wake);
 

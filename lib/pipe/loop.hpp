@@ -1,7 +1,7 @@
 // Loop: a poll loop over links, descriptors and timers, for the daemons that need no Asio.
 //
-// It knows ZeroMQ's edge-triggered descriptor: links are stepped until they are quiet before it waits.
-// Threads  one.
+// It knows ZeroMQ's edge-triggered descriptor: links are stepped until they are quiet before it
+// waits. Threads  one.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +19,8 @@ class Loop {
     void add(Link& link);
     void watch(int fd, std::function<void()> readable);
     void every(int64_t interval_ms, std::function<void()> call);
-    // Dispatches what is there, then waits at most `timeout_ms` (0: does not wait) for more. Returns
-    // true if anything was dispatched.
+    // Dispatches what is there, then waits at most `timeout_ms` (0: does not wait) for more.
+    // Returns true if anything was dispatched.
     bool run_once(int timeout_ms);
     void run();  // until stop()
     void stop() { stopped_ = true; }

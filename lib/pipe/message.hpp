@@ -1,4 +1,5 @@
-// Message: one parley/1 message, and its two forms (man/parley-protocol.7): ZeroMQ frames and JSON Lines.
+// Message: one parley/1 message, and its two forms (man/parley-protocol.7): ZeroMQ frames and JSON
+// Lines.
 //
 // Text     meta and body are JSON text as received: the bytes of an event's body are what its stamp
 //          covers, so nothing here re-writes them. meta is always an object ("{}" at least).
@@ -19,7 +20,7 @@ namespace parley::pipe {
 inline constexpr std::string_view kProtocol = "parley/1";
 
 enum class Verb : uint8_t { hello, bye, ask, event, end, cancel, credit, status, follow };
-std::string_view name(Verb verb);                    // "ASK"
+std::string_view name(Verb verb);  // "ASK"
 std::optional<Verb> parse_verb(std::string_view text);
 
 struct Message {
@@ -31,8 +32,8 @@ struct Message {
 
 // One line, without its newline. A body must be JSON or empty.
 std::string to_line(const Message& message);
-// A parley/1 line, or a bare Messages API body, which becomes ASK with id `bare_id`. The whole line is
-// walked: trailing text, a second document, invalid UTF-8 are errors.
+// A parley/1 line, or a bare Messages API body, which becomes ASK with id `bare_id`. The whole line
+// is walked: trailing text, a second document, invalid UTF-8 are errors.
 base::Result<Message> from_line(std::string_view line, std::string_view bare_id);
 
 // The meta of each verb. to_meta() leaves out what stands at its default; parse_*() ignores unknown

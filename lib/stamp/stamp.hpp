@@ -17,8 +17,8 @@ namespace parley::stamp {
 class Key {
   public:
     static constexpr size_t kBytes = 32;
-    // Reads `path` (must be 0600 or stricter, 32 bytes), making it with O_EXCL where it does not exist:
-    // whichever filter starts first makes it, and it is kept over restarts.
+    // Reads `path` (must be 0600 or stricter, 32 bytes), making it with O_EXCL where it does not
+    // exist: whichever filter starts first makes it, and it is kept over restarts.
     static base::Result<Key> open_or_make(const std::string& path);
     // Reads only: what chatd does. Errc::not_found while no filter has made one.
     static base::Result<Key> open(const std::string& path);
@@ -36,10 +36,12 @@ class Chain {
     std::string next(uint64_t seq, std::string_view policy, std::string_view event);
     // True, and the chain moves on, exactly if `stamp` is the next one. After a false nothing is
     // accepted any more: the chain is broken for good.
-    bool check(uint64_t seq, std::string_view policy, std::string_view event, std::string_view stamp);
+    bool check(uint64_t seq, std::string_view policy, std::string_view event,
+               std::string_view stamp);
 
   private:
-    std::array<uint8_t, 32> compute(uint64_t seq, std::string_view policy, std::string_view event) const;
+    std::array<uint8_t, 32> compute(uint64_t seq, std::string_view policy,
+                                    std::string_view event) const;
     Key key_;
     std::string id_;
     uint32_t attempt_;

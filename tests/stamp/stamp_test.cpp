@@ -35,7 +35,8 @@ TEST_CASE("a chain accepts exactly what was stamped, in order", "[stamp]") {
     }
 }
 
-TEST_CASE("a lost, reordered, replayed, altered or foreign event breaks the chain for good", "[stamp]") {
+TEST_CASE("a lost, reordered, replayed, altered or foreign event breaks the chain for good",
+          "[stamp]") {
     Chain writer(key(1), "req_1", 1);
     const auto s0 = writer.next(0, "p", "a");
     const auto s1 = writer.next(1, "p", "b");
