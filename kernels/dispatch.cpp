@@ -1,6 +1,9 @@
+#include <array>
+
 #include "kernels/reference/reference.hpp"
 #if defined(PARLEY_KERNELS_X86)
 #include "kernels/cpu/cpu.hpp"
+#include "kernels/cpu/pack.hpp"
 #endif
 
 namespace parley::kernels {
@@ -17,6 +20,36 @@ bool has_avx512vnni() {
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512vnni");
 }
+
+// A path's table with the storage of its types.
+struct CpuTable {
+    std::array<TypeOps, 6> types;
+    Kernels kernels;
+
+    CpuTable(const char* name, const cpu::Operations& ops)
+        : types{with(Type::q4_1, ops.matmul_q4_1), with(Type::q4_0, ops.matmul_q4_0),
+                with(Type::q8_0, ops.matmul_q8_0), with(Type::f32, ops.matmul_f32),
+                with(Type::f16, ops.matmul_f16),   with(Type::bf16, ops.matmul_bf16)},
+          kernels{.name = name,
+                  .types = types,
+                  .quantise = ops.quantise,
+                  .rms_norm = ops.rms_norm,
+                  .rope_adjacent = ops.rope_adjacent,
+                  .silu_mul = ops.silu_mul,
+                  .kv_append = ops.kv_append,
+                  .attention_split = ops.attention_split,
+                  .attention_fold = ops.attention_fold,
+                  .attention_finish = ops.attention_finish} {}
+    CpuTable(const CpuTable&) = delete;
+    CpuTable& operator=(const CpuTable&) = delete;
+
+    static TypeOps with(Type type, void (*matmul)(const MatmulArgs&)) {
+        TypeOps ops = cpu::packing(type);
+        ops.matmul = matmul;
+        return ops;
+    }
+};
+
 constexpr std::string_view kNames[] = {"avx512vnni", "avx2", "reference"};
 #else
 constexpr std::string_view kNames[] = {"reference"};
@@ -29,8 +62,14 @@ std::span<const std::string_view> names() { return kNames; }
 const Kernels* find(std::string_view name) {
     if (name == "reference") return &reference::table();
 #if defined(PARLEY_KERNELS_X86)
-    if (name == "avx2" && has_avx2()) return &cpu::kAvx2;
-    if (name == "avx512vnni" && has_avx512vnni()) return &cpu::kAvx512Vnni;
+    if (name == "avx2" && has_avx2()) {
+        static const CpuTable kTable{"avx2", cpu::kAvx2};
+        return &kTable.kernels;
+    }
+    if (name == "avx512vnni" && has_avx512vnni()) {
+        static const CpuTable kTable{"avx512vnni", cpu::kAvx512Vnni};
+        return &kTable.kernels;
+    }
 #endif
     return nullptr;
 }

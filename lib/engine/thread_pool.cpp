@@ -113,18 +113,19 @@ bool ThreadPool::claim_and_work(uint32_t thread) {
 
 // Opens the phase after `phase`. Only the thread that finished the last unit comes here.
 void ThreadPool::advance(uint32_t sequence, uint32_t phase) {
-    ++sequence;
     uint32_t following = phase + 1;  // UINT32_MAX + 1 is the first
     while (following < phases_.size() && phases_[following].units == 0) ++following;
     const bool over = following >= phases_.size();
     const Phase open = over ? Phase{} : phases_[following];
-    state_.store(state_of(sequence, kClosed), std::memory_order_release);
+    // Closing and opening are two steps of the sequence: who saw it closed must not sleep through the
+    // opening.
+    state_.store(state_of(sequence + 1, kClosed), std::memory_order_release);
     done_.store(0, std::memory_order_relaxed);
     units_.store(open.units, std::memory_order_release);
     phase_.store(following, std::memory_order_release);
     one_by_one_.store(open.one_by_one, std::memory_order_release);
     // From here on, if the run is over, its caller may begin the next.
-    state_.store(state_of(sequence, over ? kOver : 0), std::memory_order_seq_cst);
+    state_.store(state_of(sequence + 2, over ? kOver : 0), std::memory_order_seq_cst);
     if (sleepers_.load(std::memory_order_seq_cst) > 0) futex_wake_all(state_);
 }
 

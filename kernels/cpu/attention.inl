@@ -1,0 +1,207 @@
+// Attention over pages, over vector.inl.
+//
+// A page's keys lie with 16 positions side by side, so a vector of scores is a chain of products over the
+// head's dimensions and no sum ever crosses lanes. Several queries share each load of keys and values,
+// and several pages run side by side where the queries are too few to hide the latency of a product.
+#pragma once
+
+#include "kernels/cpu/vector.inl"
+#include "kernels/kernels.hpp"
+
+namespace parley::kernels::cpu {
+namespace {
+
+// Vectors of running sums that the registers hold.
+#if defined(__AVX512F__)
+constexpr int kScoreSums = 12, kValueSums = 24;
+#else
+constexpr int kScoreSums = 4, kValueSums = 6;
+#endif
+
+static_assert(kPage == kLanes);
+
+// scores[q][16p …] for NP pages from `page`. `queries` is [dim][NQ].
+template <int NQ, int NP>
+PARLEY_INLINE void score_pages(const float* queries, uint32_t dim, const uint16_t* const* pages,
+                               uint32_t page, float* scores) {
+    Vector sum[NP][NQ];
+    for (int p = 0; p < NP; ++p) {
+        for (int q = 0; q < NQ; ++q) sum[p][q] = zero();
+    }
+    for (uint32_t d = 0; d < dim; ++d) {
+#pragma GCC unroll 8
+        for (int p = 0; p < NP; ++p) {
+            const Vector key = load_half(pages[page + p] + d * kPage);
+#pragma GCC unroll 16
+            for (int q = 0; q < NQ; ++q) {
+                sum[p][q] = fma(all(queries[d * NQ + q]), key, sum[p][q]);
+            }
+        }
+    }
+    for (int p = 0; p < NP; ++p) {
+        for (int q = 0; q < NQ; ++q) store(scores + q * kSplit + (page + p) * kPage, sum[p][q]);
+    }
+}
+
+// acc[q][d0 …] over positions [from, to), NV vectors of the head at a time.
+template <int NQ, int NV>
+PARLEY_INLINE void add_values(const float* weights, const uint16_t* const* pages, uint32_t dim,
+                              uint32_t d0, uint32_t from, uint32_t to, float* acc) {
+    Vector sum[NQ][NV];
+#pragma GCC unroll 16
+    for (int q = 0; q < NQ; ++q) {
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) sum[q][v] = load(acc + q * dim + d0 + v * 16);
+    }
+    for (uint32_t j = from; j < to;) {
+        const uint32_t end = (j / kPage + 1) * kPage < to ? (j / kPage + 1) * kPage : to;
+        const uint16_t* value = pages[j / kPage] + (kPage + j % kPage) * dim + d0;
+        for (; j < end; ++j, value += dim) {
+            Vector loaded[NV];
+#pragma GCC unroll 8
+            for (int v = 0; v < NV; ++v) loaded[v] = load_half(value + v * 16);
+#pragma GCC unroll 16
+            for (int q = 0; q < NQ; ++q) {
+                const Vector weight = all(weights[q * kSplit + j]);
+#pragma GCC unroll 8
+                for (int v = 0; v < NV; ++v) sum[q][v] = fma(weight, loaded[v], sum[q][v]);
+            }
+        }
+    }
+#pragma GCC unroll 16
+    for (int q = 0; q < NQ; ++q) {
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) store(acc + q * dim + d0 + v * 16, sum[q][v]);
+    }
+}
+
+template <int NQ>
+void add_all_values(const float* weights, const uint16_t* const* pages, uint32_t dim, uint32_t from,
+                    uint32_t to, float* acc) {
+    uint32_t d = 0;
+    if constexpr (NQ * 4 <= kValueSums) {
+        for (; d + 64 <= dim; d += 64) {
+            add_values<NQ, 4>(weights, pages, dim, d, from, to, acc);
+        }
+    }
+    for (; d < dim; d += 32) add_values<NQ, 2>(weights, pages, dim, d, from, to, acc);
+}
+
+// exp(score − max) in place for the first n; returns their sum by lanes.
+PARLEY_INLINE float soften(float* scores, uint32_t n, float* max_out) {
+    const uint32_t whole = n / kLanes * kLanes;
+    Vector top = all(-__builtin_inff());
+    for (uint32_t j = 0; j < whole; j += kLanes) top = max(load(scores + j), top);
+    if (whole < n) {
+        top = max(keep_first(load(scores + whole), n - whole, -__builtin_inff()), top);
+    }
+    const float highest = fold_max(top);
+    const Vector shift = all(highest);
+    Vector lanes = zero();
+    for (uint32_t j = 0; j < n; j += kLanes) {
+        Vector e = exp(sub(load(scores + j), shift));
+        if (n - j < kLanes) e = keep_first(e, n - j, 0.0f);
+        store(scores + j, e);
+        lanes = add(lanes, e);
+    }
+    *max_out = highest;
+    return fold_sum(lanes);
+}
+
+template <int NQ>
+void attend(const AttentionArgs& args, uint32_t begin) {
+    constexpr int kPagesAtOnce = kScoreSums / NQ < 1   ? 1
+                                 : kScoreSums / NQ > 4 ? 4
+                                                       : kScoreSums / NQ;
+    const uint32_t dim = args.head_dim;
+    const uint32_t* positions = args.positions + begin;
+    float* acc = args.acc + uint64_t{begin} * dim;
+    alignas(64) float queries[kHeadDimMax * NQ];
+    alignas(64) float scores[NQ * kSplit];
+    uint32_t most = 0, least = kSplit;
+    for (int q = 0; q < NQ; ++q) {
+        const float* from = args.queries + uint64_t{begin + q} * dim;
+        for (uint32_t d = 0; d < dim; ++d) queries[d * NQ + q] = from[d];
+        if (positions[q] > most) most = positions[q];
+        if (positions[q] < least) least = positions[q];
+    }
+    const uint32_t pages = (most + kPage - 1) / kPage;
+    uint32_t page = 0;
+    for (; page + kPagesAtOnce <= pages; page += kPagesAtOnce) {
+        score_pages<NQ, kPagesAtOnce>(queries, dim, args.pages, page, scores);
+    }
+    for (; page < pages; ++page) score_pages<NQ, 1>(queries, dim, args.pages, page, scores);
+    for (int q = 0; q < NQ; ++q) {
+        args.sum[begin + q] = soften(scores + q * kSplit, positions[q], args.max + begin + q);
+    }
+    memset(acc, 0, NQ * dim * sizeof(float));
+    // What all queries see, together; then what only the later ones do (the last rows of a prompt's
+    // chunk), each for itself: a value a query does not see must not even be multiplied by zero.
+    if constexpr (NQ * 2 <= kValueSums) {
+        add_all_values<NQ>(scores, args.pages, dim, 0, least, acc);
+    } else {
+        constexpr int kHalf = NQ / 2;
+        add_all_values<kHalf>(scores, args.pages, dim, 0, least, acc);
+        add_all_values<NQ - kHalf>(scores + kHalf * kSplit, args.pages, dim, 0, least,
+                                   acc + kHalf * dim);
+    }
+    for (int q = 0; q < NQ; ++q) {
+        if (positions[q] > least) {
+            add_all_values<1>(scores + q * kSplit, args.pages, dim, least, positions[q],
+                              acc + q * dim);
+        }
+    }
+}
+
+void attention_split(const AttentionArgs& args) {
+    uint32_t begin = 0;
+    while (begin < args.query_count) {
+        const uint32_t left = args.query_count - begin;
+        if (kScoreSums >= 12 && left >= 12) {
+            attend<12>(args, begin), begin += 12;
+        } else if (kScoreSums >= 12 && left >= 8) {
+            attend<8>(args, begin), begin += 8;
+        } else if (kScoreSums >= 12 && left >= 6) {
+            attend<6>(args, begin), begin += 6;
+        } else if (left >= 4) {
+            attend<4>(args, begin), begin += 4;
+        } else if (left == 3) {
+            attend<3>(args, begin), begin += 3;
+        } else if (left == 2) {
+            attend<2>(args, begin), begin += 2;
+        } else {
+            attend<1>(args, begin), begin += 1;
+        }
+    }
+}
+
+void attention_fold(float* max_io, float* sum, float* acc, float next_max, float next_sum,
+                    const float* next_acc, uint32_t head_dim) {
+    const float both = *max_io > next_max ? *max_io : next_max;
+    const Vector a = exp(all(*max_io - both)), b = exp(all(next_max - both));
+    float a0[kLanes], b0[kLanes];
+    store(a0, a);
+    store(b0, b);
+    *max_io = both;
+    *sum = __builtin_fmaf(next_sum, b0[0], *sum * a0[0]);
+    for (uint32_t d = 0; d < head_dim; d += kLanes) {
+        store(acc + d, fma(load(next_acc + d), b, mul(load(acc + d), a)));
+    }
+}
+
+void attention_finish(const float* acc, float sum, uint32_t head_dim, float* out) {
+    const Vector divisor = all(sum);
+    for (uint32_t d = 0; d < head_dim; d += kLanes) store(out + d, div(load(acc + d), divisor));
+}
+
+void kv_append(const float* k, const float* v, uint32_t head_dim, uint32_t slot, uint16_t* page) {
+    for (uint32_t d = 0; d < head_dim; d += kLanes) {
+        uint16_t halves[kLanes];
+        store_half(halves, load(k + d));
+        for (uint32_t i = 0; i < kLanes; ++i) page[(d + i) * kPage + slot] = halves[i];
+        store_half(page + (kPage + slot) * head_dim + d, load(v + d));
+    }
+}
+
+}  // namespace
+}  // namespace parley::kernels::cpu

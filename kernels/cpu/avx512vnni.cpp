@@ -1,0 +1,165 @@
+// The AVX-512 VNNI path: AVX-512 F, BW, DQ, VL and VNNI.
+//
+// A block of 16 outputs × 32 columns is eight vpdpbusd a row. Weights are unpacked once for up to
+// sixteen rows, whose sums stay in registers.
+#include "kernels/cpu/attention.inl"
+#include "kernels/cpu/cpu.hpp"
+#include "kernels/cpu/elementwise.inl"
+#include "kernels/cpu/floats.inl"
+#include "kernels/cpu/pack.hpp"
+
+namespace parley::kernels::cpu {
+namespace {
+
+PARLEY_INLINE __m512i dot4(__m512i sum, __m512i weights, const int8_t* x) {
+    // GCC 12 would spend a register and an instruction on the broadcast.
+    asm("vpdpbusd %2%{1to16%}, %1, %0"
+        : "+v"(sum)
+        : "v"(weights), "m"(*reinterpret_cast<const int32_t(*)>(x)));
+    return sum;
+}
+PARLEY_INLINE __m512i all(int32_t x) { return _mm512_set1_epi32(x); }
+PARLEY_INLINE __m512 halves(const uint8_t* p) {
+    return load_half(reinterpret_cast<const uint16_t*>(p)).v;
+}
+PARLEY_INLINE __m512i load_bytes(const uint8_t* p) {
+    return _mm512_loadu_si512(reinterpret_cast<const void*>(p));
+}
+
+PARLEY_INLINE void unpack_nibbles(const uint8_t* q, __m512i* w) {
+    const __m512i mask = _mm512_set1_epi8(15);
+#pragma GCC unroll 4
+    for (int t = 0; t < 4; ++t) {
+        const __m512i both = load_bytes(q + 64 * t);
+        w[t] = _mm512_and_si512(both, mask);
+        w[t + 4] = _mm512_and_si512(_mm512_srli_epi16(both, 4), mask);
+    }
+}
+
+// A type: weights as unsigned bytes, and where the integer sum starts to make up for the offset.
+struct Q4_1 {
+    static constexpr Type kType = Type::q4_1;
+    static constexpr bool kMinimum = true;
+    PARLEY_INLINE static void unpack(const uint8_t* q, __m512i* w) { unpack_nibbles(q, w); }
+    PARLEY_INLINE static __m512i start(const Q8Block&, int) { return _mm512_setzero_si512(); }
+};
+struct Q4_0 {
+    static constexpr Type kType = Type::q4_0;
+    static constexpr bool kMinimum = false;
+    PARLEY_INLINE static void unpack(const uint8_t* q, __m512i* w) { unpack_nibbles(q, w); }
+    PARLEY_INLINE static __m512i start(const Q8Block& x, int m) { return all(x.n128[m] >> 4); }
+};
+struct Q8_0 {
+    static constexpr Type kType = Type::q8_0;
+    static constexpr bool kMinimum = false;
+    PARLEY_INLINE static void unpack(const uint8_t* q, __m512i* w) {
+        const __m512i offset = _mm512_set1_epi8(-128);
+#pragma GCC unroll 8
+        for (int t = 0; t < 8; ++t) w[t] = _mm512_xor_si512(load_bytes(q + 64 * t), offset);
+    }
+    PARLEY_INLINE static __m512i start(const Q8Block& x, int m) { return all(x.n128[m]); }
+};
+
+// How far ahead of the block in hand memory is asked for. A matrix is one stream, so past the end of a
+// group this is the next group.
+constexpr uint64_t kAheadBytes = 2560;
+
+template <class T, int M>
+__attribute__((noinline)) void groups(const MatmulArgs& args) {
+    constexpr PackedBlocks kLayout = packed_blocks(T::kType);
+    const uint64_t blocks = args.cols / kBlock;
+    const auto* tile = static_cast<const Q8Block*>(args.tile);
+    for (uint64_t group = args.group_begin; group < args.group_end; ++group) {
+        const uint8_t* q = args.packed + group * group_bytes(T::kType, blocks);
+        const uint8_t* scales = q + scales_offset(T::kType, blocks);
+        __m512 sum[M];
+#pragma GCC unroll 16
+        for (int m = 0; m < M; ++m) sum[m] = _mm512_setzero_ps();
+        for (uint64_t k = 0; k < blocks; ++k) {
+            const Q8Block& x = tile[k];
+#pragma GCC unroll 8
+            for (uint32_t i = 0; i < kLayout.q_stride; i += 64) {
+                _mm_prefetch(reinterpret_cast<const char*>(q + kAheadBytes + i), _MM_HINT_T0);
+            }
+            __m512i w[8];
+            T::unpack(q, w);
+            const __m512 d = halves(scales);
+            __m512 minimum{};
+            if constexpr (T::kMinimum) minimum = halves(scales + 32);
+#pragma GCC unroll 16
+            for (int m = 0; m < M; ++m) {
+                __m512i dot = T::start(x, m);
+#pragma GCC unroll 8
+                for (int t = 0; t < 8; ++t) dot = dot4(dot, w[t], x.q[m] + 4 * t);
+                const __m512 scale = _mm512_mul_ps(d, _mm512_set1_ps(x.d[m]));
+                sum[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, sum[m]);
+                if constexpr (T::kMinimum) {
+                    sum[m] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(x.s[m]), sum[m]);
+                }
+            }
+            q += kLayout.q_stride;
+            scales += kLayout.scale_stride;
+        }
+#pragma GCC unroll 16
+        for (int m = 0; m < M; ++m) put(args, group, m, Vector{sum[m]});
+    }
+}
+
+template <class T>
+void matmul_blocks(const MatmulArgs& args) {
+    switch (args.tile_rows) {
+        case 1:
+            return groups<T, 1>(args);
+        case 2:
+            return groups<T, 2>(args);
+        case 3:
+            return groups<T, 3>(args);
+        case 4:
+            return groups<T, 4>(args);
+        case 5:
+            return groups<T, 5>(args);
+        case 6:
+            return groups<T, 6>(args);
+        case 7:
+            return groups<T, 7>(args);
+        case 8:
+            return groups<T, 8>(args);
+        case 9:
+            return groups<T, 9>(args);
+        case 10:
+            return groups<T, 10>(args);
+        case 11:
+            return groups<T, 11>(args);
+        case 12:
+            return groups<T, 12>(args);
+        case 13:
+            return groups<T, 13>(args);
+        case 14:
+            return groups<T, 14>(args);
+        case 15:
+            return groups<T, 15>(args);
+        default:
+            return groups<T, 16>(args);
+    }
+}
+
+}  // namespace
+
+extern constexpr Operations kAvx512Vnni{
+    .matmul_q4_1 = matmul_blocks<Q4_1>,
+    .matmul_q4_0 = matmul_blocks<Q4_0>,
+    .matmul_q8_0 = matmul_blocks<Q8_0>,
+    .matmul_f32 = matmul_floats<float>,
+    .matmul_f16 = matmul_floats<Half>,
+    .matmul_bf16 = matmul_floats<Brain>,
+    .quantise = quantise,
+    .rms_norm = rms_norm,
+    .rope_adjacent = rope_adjacent,
+    .silu_mul = silu_mul,
+    .kv_append = kv_append,
+    .attention_split = attention_split,
+    .attention_fold = attention_fold,
+    .attention_finish = attention_finish,
+};
+
+}  // namespace parley::kernels::cpu
