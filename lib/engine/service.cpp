@@ -1,0 +1,330 @@
+#include "engine/service.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <random>
+
+#include "messages/request.hpp"
+
+namespace parley::engine {
+namespace {
+
+constexpr int64_t kWindowNs = 1'000'000'000;
+constexpr size_t kChargesMax = 256;  // flows named in one STATUS
+
+class TokenizerVocabulary final : public Vocabulary {
+  public:
+    explicit TokenizerVocabulary(const model::Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+    std::string_view bytes(model::Token token) const override { return tokenizer_.bytes(token); }
+    bool ends_answer(model::Token token) const override {
+        return tokenizer_.is_end_of_generation(token);
+    }
+
+  private:
+    const model::Tokenizer& tokenizer_;
+};
+
+uint64_t random_seed() {
+    std::random_device device;
+    return static_cast<uint64_t>(device()) << 32 | device();
+}
+
+// Stays the same over attempts: a reader never sees it change.
+std::string message_id_of(const std::string& id, const pipe::Envelope& envelope) {
+    if (!envelope.message.empty()) return envelope.message;
+    const std::string_view bare(id);
+    return "msg_" + std::string(bare.substr(0, 4) == "req_" ? bare.substr(4) : bare);
+}
+
+std::string_view status_of(base::Errc code) {
+    switch (code) {
+        case base::Errc::invalid:
+        case base::Errc::too_large:
+        case base::Errc::unsupported:
+            return "invalid_request_error";
+        case base::Errc::not_found:
+            return "not_found_error";
+        case base::Errc::again:
+            return "overloaded_error";
+        case base::Errc::timeout:
+            return "timeout_error";
+        case base::Errc::cancelled:
+            return "cancelled";
+        default:
+            return "api_error";
+    }
+}
+
+pipe::Usage usage_of(uint32_t prompt_tokens, uint32_t output_tokens) {
+    pipe::Usage usage;
+    usage.input_tokens = prompt_tokens;
+    usage.output_tokens = output_tokens;
+    return usage;
+}
+
+}  // namespace
+
+Service::Service(Forward& forward, const model::Artifact& artifact, const ServiceOptions& options,
+                 Outlet& outlet, const base::Clock& clock)
+    : artifact_(artifact),
+      options_(options),
+      outlet_(outlet),
+      clock_(clock),
+      vocabulary_(std::make_unique<TokenizerVocabulary>(artifact.tokenizer())),
+      engine_(forward, *vocabulary_, options.engine, *this, clock) {}
+
+Service::~Service() = default;
+
+base::Result<Job> Service::job_of(const pipe::Envelope& envelope, std::string_view body,
+                                  AnswerStart& start) {
+    if (!envelope.version.empty() && envelope.version != artifact_.hash())
+        return base::fail(base::Errc::not_found,
+                          fmt::format("version {} is not served here", envelope.version));
+    const auto request = messages::parse_request(body);
+    if (!request) return base::fail(base::Errc::invalid, request.error().message);
+
+    Job job;
+    job.prompt = artifact_.chat_template().render(artifact_.tokenizer(),
+                                                  messages::turns_as<model::Turn>(*request));
+    job.max_tokens = request->max_tokens;
+    if (const uint64_t most = artifact_.limits().output_tokens_max; most > 0)
+        job.max_tokens = std::min(job.max_tokens, most);
+    job.stops = request->stop_sequences;
+    size_t stop_bytes = 0;
+    for (const std::string& stop : job.stops) stop_bytes += stop.size();
+    if (stop_bytes > options_.stop_bytes_max)
+        return base::fail(base::Errc::invalid, fmt::format("stop_sequences: {} bytes > {} maximum",
+                                                           stop_bytes, options_.stop_bytes_max));
+    job.sampling.temperature = static_cast<float>(request->temperature.value_or(1.0));
+    job.sampling.top_p = static_cast<float>(request->top_p.value_or(1.0));
+    job.sampling.top_k =
+        static_cast<uint32_t>(std::min<uint64_t>(request->top_k.value_or(0), UINT32_MAX));
+    job.sampling.min_p = static_cast<float>(envelope.sampling.min_p);
+    job.sampling.repetition_penalty = static_cast<float>(envelope.sampling.repetition_penalty);
+    job.sampling.presence_penalty = static_cast<float>(envelope.sampling.presence_penalty);
+    job.sampling.frequency_penalty = static_cast<float>(envelope.sampling.frequency_penalty);
+    job.sampling.seed = envelope.seed ? *envelope.seed : random_seed();
+    job.priority = static_cast<Priority>(envelope.cls);
+    const int64_t now_ns = clock_.mono_ns();
+    if (envelope.ttft_ms > 0) job.start_deadline_ns = now_ns + envelope.ttft_ms * 1'000'000;
+    if (envelope.total_ms > 0) job.total_deadline_ns = now_ns + envelope.total_ms * 1'000'000;
+    job.credit = envelope.credit;
+
+    start.model = request->model;
+    if (envelope.cls == pipe::Class::batch) start.service_tier = "batch";
+    if (envelope.continuation) {
+        const pipe::Continuation& c = *envelope.continuation;
+        job.produced.assign(c.produced.begin(), c.produced.end());
+        job.released = c.released;
+        start.continued = true;
+        start.block = c.block;
+        counters_.replayed_tokens += c.produced.size();
+    }
+    return job;
+}
+
+void Service::ask(const std::string& id, const pipe::Envelope& envelope, std::string_view body) {
+    ++counters_.asked;
+    cancel(id, "replaced");
+    AnswerStart start;
+    start.message_id = message_id_of(id, envelope);
+    auto job = job_of(envelope, body, start);
+    if (!job) return refuse(id, envelope.attempt, job.error());
+    auto handle = engine_.submit(std::move(*job));
+    if (!handle) return refuse(id, envelope.attempt, handle.error());
+    Live& live = live_[id];
+    live.id = id;
+    live.attempt = envelope.attempt;
+    live.flow = envelope.flow;
+    live.handle = *handle;
+    live.answer = std::make_unique<Answer>(std::move(start));
+    live.credit = envelope.credit;
+    ids_[*handle] = id;
+}
+
+void Service::refuse(const std::string& id, uint32_t attempt, const base::Error& error) {
+    ++counters_.refused;
+    pipe::EndMeta meta;
+    meta.attempt = attempt;
+    meta.status = status_of(error.code);
+    meta.message = error.what;
+    meta.model = artifact_.hash();
+    if (error.code == base::Errc::again) {
+        meta.message = "Overloaded";
+        meta.retryable = true;
+        meta.retry_after_s = 1;
+        meta.reason = "queue_full";
+    } else if (error.code == base::Errc::not_found) {
+        meta.retryable = true;  // by way of the router, to a worker that has it
+        meta.reason = "no_worker";
+    }
+    outlet_.end(id, std::move(meta));
+}
+
+Service::Live* Service::of(Handle handle) {
+    const auto id = ids_.find(handle);
+    if (id == ids_.end()) return nullptr;
+    return &live_.at(id->second);
+}
+
+void Service::close(const std::string& id) {
+    const auto found = live_.find(id);
+    ids_.erase(found->second.handle);
+    pipe::EndMeta meta = std::move(*found->second.end);
+    const std::string own = std::move(found->second.id);
+    live_.erase(found);
+    outlet_.end(own, std::move(meta));
+}
+
+void Service::send(Live& live, std::vector<OutEvent>& events) {
+    live.credit -= static_cast<int64_t>(events.size());
+    engine_.grant(live.handle, -static_cast<int64_t>(events.size()));
+    for (OutEvent& event : events) {
+        if (event.stamp_ns != 0) live.last_stamp_ns = event.stamp_ns;
+        live.waiting.push_back(std::move(event));
+    }
+    events.clear();
+    flush(live);
+}
+
+// Invalidates `live` when its END goes out.
+void Service::flush(Live& live) {
+    while (!live.waiting.empty()) {
+        if (!outlet_.event(live.id, live.attempt, live.waiting.front())) return;
+        live.waiting.pop_front();
+    }
+    if (live.end) close(live.id);
+}
+
+void Service::credit(const std::string& id, uint32_t available) {
+    const auto found = live_.find(id);
+    if (found == live_.end()) return;
+    Live& live = found->second;
+    const int64_t now = static_cast<int64_t>(available) - static_cast<int64_t>(live.waiting.size());
+    engine_.grant(live.handle, now - live.credit);
+    live.credit = now;
+    flush(live);
+}
+
+void Service::cancel(const std::string& id, const std::string& reason) {
+    const auto found = live_.find(id);
+    if (found == live_.end()) return;
+    Live& live = found->second;
+    ++counters_.cancelled;
+    pipe::EndMeta meta;
+    if (live.end) meta = *live.end;  // it had finished, and waited for credit
+    meta.attempt = live.attempt;
+    meta.status = "cancelled";
+    meta.message = "the request was cancelled";
+    meta.reason = reason;
+    meta.model = artifact_.hash();
+    if (const auto summed = engine_.cancel(live.handle)) {
+        meta.usage = usage_of(summed->prompt_tokens, summed->output_tokens);
+        meta.cost_s = summed->cost_s;
+    }
+    live.end = std::move(meta);
+    close(id);
+}
+
+void Service::abandon(const std::string& why) {
+    std::vector<std::string> ids;
+    for (const auto& [id, live] : live_) ids.push_back(id);
+    std::sort(ids.begin(), ids.end());
+    for (const std::string& id : ids) {
+        Live& live = live_.at(id);
+        ++counters_.failed;
+        pipe::EndMeta meta;
+        meta.attempt = live.attempt;
+        meta.status = "api_error";
+        meta.message = "the worker stopped before the answer was complete";
+        meta.reason = why;
+        meta.retryable = true;
+        meta.model = artifact_.hash();
+        if (const auto summed = engine_.cancel(live.handle)) {
+            meta.usage = usage_of(summed->prompt_tokens, summed->output_tokens);
+            meta.cost_s = summed->cost_s;
+        }
+        live.end = std::move(meta);
+        close(id);
+    }
+}
+
+void Service::admitted(Handle handle, uint32_t prompt_tokens) {
+    Live* live = of(handle);
+    if (live == nullptr) return;
+    counters_.input_tokens += prompt_tokens;
+    live->answer->begin(prompt_tokens, events_);
+    send(*live, events_);
+}
+
+void Service::text(Handle handle, const Piece& piece, int64_t stamp_ns) {
+    Live* live = of(handle);
+    if (live == nullptr) return;
+    live->answer->text(piece, stamp_ns, events_);
+    send(*live, events_);
+}
+
+void Service::finished(Handle handle, const Finished& finished) {
+    Live* live = of(handle);
+    if (live == nullptr) return;
+    ++counters_.finished;
+    counters_.output_tokens += finished.output_tokens;
+    live->answer->finish(finished, live->last_stamp_ns, events_);
+    pipe::EndMeta meta;
+    meta.attempt = live->attempt;
+    meta.usage = usage_of(finished.prompt_tokens, finished.output_tokens);
+    meta.cost_s = finished.cost_s;
+    meta.model = artifact_.hash();
+    live->end = std::move(meta);
+    send(*live, events_);
+}
+
+void Service::failed(Handle handle, const Failed& failed) {
+    Live* live = of(handle);
+    if (live == nullptr) return;
+    ++counters_.failed;
+    counters_.output_tokens += failed.output_tokens;
+    pipe::EndMeta meta;
+    meta.attempt = live->attempt;
+    meta.status = status_of(failed.error.code);
+    meta.message = failed.error.what;
+    if (failed.error.code == base::Errc::timeout) meta.reason = "deadline";
+    meta.usage = usage_of(failed.prompt_tokens, failed.output_tokens);
+    meta.cost_s = failed.cost_s;
+    meta.model = artifact_.hash();
+    live->end = std::move(meta);
+    live->waiting.clear();  // what the reader has not seen of a failed answer is of no use
+    close(live->id);
+}
+
+pipe::StatusMeta Service::status() {
+    const EngineStats stats = engine_.stats();
+    pipe::StatusMeta meta;
+    meta.running = stats.running;
+    meta.waiting = stats.waiting;
+    meta.slots = stats.slots_max;
+    meta.kv_free = stats.kv_blocks_free;
+    meta.kv_total = stats.kv_blocks;
+    meta.queue_s = static_cast<double>(stats.waiting_tokens) * stats.prefill_row_s;
+
+    const int64_t now_ns = clock_.mono_ns();
+    if (now_ns - window_started_ns_ >= kWindowNs) {
+        window_started_ns_ = now_ns;
+        longest_ns_[0] = longest_ns_[1];
+        longest_ns_[1] = 0;
+    }
+    longest_ns_[1] = std::max(longest_ns_[1], engine_.take_longest_ns());
+    meta.longest_ms = static_cast<double>(std::max(longest_ns_[0], longest_ns_[1])) * 1e-6;
+
+    std::map<std::string_view, double> by_flow;
+    for (const auto& [id, live] : live_) by_flow[live.flow] += engine_.cost_s(live.handle);
+    for (const auto& [flow, cost_s] : by_flow) {
+        if (meta.charges.size() == kChargesMax) break;
+        if (cost_s > 0) meta.charges.push_back({std::string(flow), cost_s});
+    }
+    return meta;
+}
+
+}  // namespace parley::engine

@@ -1,0 +1,87 @@
+#include "options.hpp"
+
+namespace parley::infer_worker {
+namespace {
+
+void declare_model(base::Verb& verb, Options& o) {
+    verb.option("--model", o.model, "GGUF file").env("PARLEY_MODEL");
+    verb.option("--chat-template", o.chat_template,
+                "template family (chatml) where the file's own is not recognised");
+}
+
+void declare_compute(base::Verb& verb, Options& o) {
+    declare_model(verb, o);
+    verb.option("--threads", o.forward.threads, "compute threads; 0: one a core").range(0, 256);
+    verb.option("--kernel", o.forward.kernel, "kernel path; empty: the best of this host")
+        .env("PARLEY_KERNEL")
+        .choices({"", "reference", "avx2", "avx512vnni"});
+    verb.option("--kv-blocks", o.forward.kv_blocks, "KV blocks of 16 tokens").range(1, 1 << 22);
+    verb.option("--context", o.forward.context_tokens,
+                "tokens of prompt and answer together; 0: the model's own window");
+    verb.option("--rows-max", o.forward.rows_max, "most rows of one iteration").range(16, 8192);
+}
+
+void declare_engine(base::Verb& verb, Options& o) {
+    declare_compute(verb, o);
+    verb.option("--slots-max", o.service.engine.slots_max, "requests that are computed together")
+        .range(1, 1024);
+}
+
+}  // namespace
+
+base::Result<Options> parse_options(int argc, const char* const* argv) {
+    Options o;
+    o.service.engine.slots_max = 16;
+    base::Cli cli("infer-worker", "run one model and answer generation requests");
+
+    auto serve = cli.verb("serve", "join a router, or bind an own front, and answer");
+    o.daemon.declare(serve);
+    declare_engine(serve, o);
+    serve.option("--name", o.name, "name in HELLO, logs and status");
+    serve.option("--zone", o.zone, "placement hint in HELLO");
+    serve.option(
+        "--router", o.router,
+        "endpoint of a router's worker side (default: run/workers.sock in the state folder)");
+    serve.option("--bind", o.bind, "bind this endpoint for askers instead of joining a router");
+    serve
+        .option("--queue-max", o.service.engine.queue_max,
+                "requests that wait for a slot; one more is refused (529)")
+        .range(0, 65'536);
+    serve.duration("--prefill-target", o.service.engine.prefill_target_ms,
+                   "how long a prompt's chunk may hold up those that decode");
+    serve.option("--nice", o.nice, "nice value of the compute threads").range(0, 19);
+    serve.option("--curve-key", o.curve_key, "file with the CURVE secret key, for tcp");
+    serve.option("--curve-server", o.curve_server, "the router's CURVE public key (with --router)");
+    serve.option("--curve-allow", o.curve_allow,
+                 "file of CURVE public keys that get in, one a line (with --bind)");
+
+    auto run = cli.verb("run", "filter: requests on standard input to answers on standard output");
+    declare_engine(run, o);
+    run.option("--filter", o.filter, "file of requests, one a line; - is standard input");
+    run.flag("--text", o.text, "print the answers' text only");
+    run.option("--seed", o.seed, "sampler's seed of requests that name none; -1: drawn for each");
+
+    auto bench = cli.verb("bench", "measure prefill, and decode in several batch sizes");
+    declare_compute(bench, o);
+    bench.option("--prompt-tokens", o.prompt_tokens, "tokens of each prompt").range(1, 1 << 20);
+    bench.option("--decode-tokens", o.decode_tokens, "tokens decoded after it").range(1, 1 << 20);
+    bench.option("--batch", o.batches, "batch sizes");
+    bench.option("--repeats", o.repeats, "runs of each; the median counts").range(1, 100);
+    bench.flag("--json", o.json, "one JSON object");
+
+    auto info = cli.verb("info", "show what a GGUF file holds");
+    declare_model(info, o);
+    info.flag("--json", o.json, "one JSON object");
+
+    auto tokenize = cli.verb("tokenize", "text to token ids");
+    declare_model(tokenize, o);
+    tokenize.option("--input", o.input, "file of text; - is standard input");
+    tokenize.flag("--json", o.json, "one JSON object");
+
+    auto parsed = cli.parse(argc, argv);
+    if (!parsed) return base::fail(parsed.error());
+    o.parsed = std::move(*parsed);
+    return o;
+}
+
+}  // namespace parley::infer_worker

@@ -1,0 +1,55 @@
+// The worker's options: flags, environment and file, one declaration (see infer-worker(8)).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/cli.hpp"
+#include "base/daemon.hpp"
+#include "engine/forward.hpp"
+#include "engine/service.hpp"
+
+namespace parley::infer_worker {
+
+struct Options {
+    base::Parsed parsed;
+
+    // Every verb
+    std::string model;
+    std::string chat_template;  // family; empty: by the file's own text
+    engine::ForwardOptions forward;
+    engine::ServiceOptions service;
+    bool json = false;
+
+    // serve
+    base::DaemonOptions daemon;
+    std::string name = "infer-worker-0";
+    std::string zone;
+    std::string router;  // endpoint; empty: run/workers.sock of the state folder
+    std::string bind;    // endpoint of an own front instead
+    int64_t nice = 5;
+    std::string curve_key, curve_server, curve_allow;
+
+    // run
+    std::string filter = "-";
+    bool text = false;
+    int64_t seed = -1;  // of requests that name none; -1: drawn for each
+
+    // bench
+    uint32_t prompt_tokens = 325;
+    uint32_t decode_tokens = 64;
+    std::vector<std::string> batches = {"1", "4", "16"};
+    uint32_t repeats = 3;
+
+    // tokenize
+    std::string input = "-";
+};
+
+base::Result<Options> parse_options(int argc, const char* const* argv);
+
+int serve(Options options, int argc, const char* const* argv);
+int run(const Options& options);
+int bench(const Options& options);
+
+}  // namespace parley::infer_worker
