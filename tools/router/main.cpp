@@ -1,1 +1,17 @@
-int main() { return 70; }
+// router: who answers what, in which order. See router(8).
+#include <csignal>
+
+#include "base/log.hpp"
+#include "options.hpp"
+
+int main(int argc, char** argv) {
+    using namespace parley;
+    auto options = router::parse_options(argc, argv);
+    if (!options) return base::report("router", options.error());
+    if (options->parsed.exit) return *options->parsed.exit;
+    if (options->parsed.is("status")) return router::show_status(*options);
+    if (options->parsed.is("model", "list")) return router::list_models(*options);
+    if (options->parsed.is("alias", "list")) return router::list_aliases(*options);
+    if (options->parsed.is("alias", "set")) return router::set_alias(*options);
+    return router::serve(std::move(*options), argc, argv);
+}

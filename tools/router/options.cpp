@@ -1,0 +1,47 @@
+#include "options.hpp"
+
+namespace parley::router {
+
+base::Result<Options> parse_options(int argc, const char* const* argv) {
+    Options o;
+    base::Cli cli("router", "registry, queue and dispatch between safety-filter and infer-worker");
+    auto serve = cli.verb("serve", "take requests from filters and give them to workers");
+    o.daemon.declare(serve);
+    serve.option("--bind", o.bind,
+                 "endpoint for askers (default: run/router.sock in the state folder)");
+    serve.option("--workers-bind", o.workers_bind,
+                 "endpoint for workers (default: run/workers.sock)");
+    serve.option("--curve-key", o.curve_key,
+                 "file with the CURVE secret key; needed beyond loopback");
+    serve.option("--curve-allow", o.curve_allow,
+                 "file of CURVE public keys that get in, one a line");
+    serve.option("--queue-max", o.router.queue.requests_max,
+                 "requests that wait at most; more are refused (529)");
+    serve.size("--queue-bytes-max", o.router.queue.bytes_max,
+               "bytes of requests that wait at most");
+    serve.duration("--ttft", o.router.ttft_ms,
+                   "how long a request waits for a worker where it names no bound");
+    auto status = cli.verb("status", "show queue and workers of the running router");
+    status.option("--state", o.daemon.state, "state folder").env("PARLEY_STATE");
+    status.option("--bind", o.bind, "endpoint of the router");
+    status.flag("--json", o.json, "one JSON object");
+    auto model = cli.verb("model", "the registry of model versions");
+    auto models = model.verb("list", "list the versions");
+    models.option("--state", o.daemon.state, "state folder").env("PARLEY_STATE");
+    models.flag("--json", o.json, "one JSON object a line");
+    auto alias = cli.verb("alias", "names that point at models");
+    auto aliases = alias.verb("list", "list the aliases");
+    aliases.option("--state", o.daemon.state, "state folder").env("PARLEY_STATE");
+    aliases.flag("--json", o.json, "one JSON object a line");
+    auto set = alias.verb("set", "point an alias at a model, effective within a second");
+    set.option("--state", o.daemon.state, "state folder").env("PARLEY_STATE");
+    set.option("NAME", o.name, "the alias").required();
+    set.option("MODEL", o.target, "a model's name or hash, or another alias; '' removes the alias")
+        .required();
+    auto parsed = cli.parse(argc, argv);
+    if (!parsed) return base::fail(parsed.error());
+    o.parsed = std::move(*parsed);
+    return o;
+}
+
+}  // namespace parley::router

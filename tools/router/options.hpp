@@ -1,0 +1,33 @@
+// The router's options: flags, environment and file, one declaration (see router(8)).
+#pragma once
+
+#include <string>
+
+#include "base/cli.hpp"
+#include "base/daemon.hpp"
+#include "dispatch/router.hpp"
+
+namespace parley::router {
+
+struct Options {
+    base::Parsed parsed;
+    base::DaemonOptions daemon;
+    std::string bind;          // askers; empty: run/router.sock of the state folder
+    std::string workers_bind;  // workers; empty: run/workers.sock
+    std::string curve_key;     // secret key file, for tcp beyond loopback
+    std::string curve_allow;   // file of public keys, one a line
+    dispatch::RouterOptions router;
+    // model, alias, status
+    bool json = false;
+    std::string name, target;
+};
+
+base::Result<Options> parse_options(int argc, const char* const* argv);
+
+int serve(Options options, int argc, const char* const* argv);
+int show_status(const Options& options);
+int list_models(const Options& options);
+int list_aliases(const Options& options);
+int set_alias(const Options& options);
+
+}  // namespace parley::router
