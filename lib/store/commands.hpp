@@ -66,8 +66,8 @@ struct ConversationCreate {
     Ulid org;
     Ulid user;
     std::string user_name;  // must hash to `user`
-    std::string title;
-    std::string model;
+    std::string title = {};
+    std::string model = {};
     std::string system = "null";
     std::string metadata = "{}";
     std::string json() const;
@@ -76,10 +76,10 @@ struct ConversationCreate {
 // → {"conversation":{row}}. not_found, conflict/rev. Absent members stay as they are.
 struct ConversationUpdate {
     Ulid org, user, conv;
-    std::optional<uint64_t> rev;  // refuse unless the row has this one
-    std::optional<std::string> title, model;
-    std::optional<std::string> system, metadata;  // raw JSON
-    std::optional<bool> archived, pinned;
+    std::optional<uint64_t> rev = {};  // refuse unless the row has this one
+    std::optional<std::string> title = {}, model = {};
+    std::optional<std::string> system = {}, metadata = {};  // raw JSON
+    std::optional<bool> archived = {}, pinned = {};
     std::string json() const;
 };
 
@@ -98,7 +98,7 @@ struct ConversationDelete {
 struct Send {
     Ulid org, user, conv;
     // Absent: the conversation's head. kRoot: a new root. Else a message of this conversation.
-    std::optional<std::string> parent;
+    std::optional<std::string> parent = {};
     static constexpr const char* kRoot = "root";
     // Raw JSON array of blocks. Empty string = regenerate: `parent` is then the user message that
     // gets one more answer.

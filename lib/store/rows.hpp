@@ -106,10 +106,11 @@ struct StreamRow {
     uint32_t epoch = 1;  // raised by take_over only
     std::string owner;   // boot id (and endpoint) of the chatd that may append and finish
     std::string model;
-    std::string params =
-        "{}";               // raw JSON object: what a continuation must know (seed, sampling, …)
-    uint32_t last_seq = 0;  // newest journalled event number of this epoch, 0: none
-    int64_t block = -1;     // content block being written, -1: none
+    std::string params = "{}";  // raw JSON object: what a continuation must know (seed, sampling …)
+    // The next four are not stored but read off the end of the journal, so that an append writes one
+    // small row and nothing else.
+    uint32_t last_seq = 0;       // newest journalled event number of this epoch, 0: none
+    int64_t block = -1;          // content block being written, -1: none
     uint64_t block_bytes = 0;    // its text so far
     uint64_t tokens = 0;         // token ids in the journal, all epochs
     uint64_t charged_input = 0;  // already in usage rows (by interrupted finishes and take_overs)
@@ -128,8 +129,9 @@ struct DeltaRow {
     uint64_t offset = 0;  // bytes of the block's text before this piece
     std::string text;
     std::vector<int32_t> ids;  // tokens whose text ends within it
+    uint64_t tokens = 0;       // ids in the journal up to here, all epochs; the writer counts
     std::string data =
-        "null";  // raw JSON, opaque: whatever the owner needs to cut it into events again
+        "null";  // raw JSON, opaque: what the owner needs to cut it into events again
 };
 
 struct ModelRow {

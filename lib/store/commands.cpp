@@ -1,0 +1,210 @@
+#include "store/commands.hpp"
+
+#include "base/json.hpp"
+
+namespace parley::store {
+namespace {
+
+// The object of one command; what stands at its default is left out where the writer has the same.
+class Body {
+  public:
+    explicit Body(std::string_view command) : w_(out_) { w_.object().field("command", command); }
+    Body& text(std::string_view name, const std::string& value) {
+        if (!value.empty()) w_.field(name, value);
+        return *this;
+    }
+    Body& need(std::string_view name, const std::string& value) {
+        w_.field(name, value);
+        return *this;
+    }
+    Body& text(std::string_view name, const std::optional<std::string>& value) {
+        if (value) w_.field(name, *value);
+        return *this;
+    }
+    Body& id(std::string_view name, std::string_view prefix, const Ulid& id) {
+        w_.field(name, show_id(prefix, id));
+        return *this;
+    }
+    Body& raw(std::string_view name, const std::string& json) {
+        if (!json.empty() && json != "null") w_.key(name).raw(json);
+        return *this;
+    }
+    Body& raw(std::string_view name, const std::optional<std::string>& json) {
+        return json ? raw(name, *json) : *this;
+    }
+    template <class T>
+    Body& number(std::string_view name, T value) {
+        w_.field(name, value);
+        return *this;
+    }
+    template <class T>
+    Body& number(std::string_view name, const std::optional<T>& value) {
+        if (value) w_.field(name, *value);
+        return *this;
+    }
+    Body& list(std::string_view name, const std::vector<std::string>& values) {
+        w_.key(name).array();
+        for (const auto& value : values) w_.string(value);
+        w_.end();
+        return *this;
+    }
+    base::JsonWriter& writer() { return w_; }
+    std::string done() {
+        w_.end();
+        return std::move(out_);
+    }
+
+  private:
+    std::string out_;
+    base::JsonWriter w_;
+};
+
+}  // namespace
+
+std::string OrgCreate::json() const {
+    return Body("org_create")
+        .need("name", name)
+        .number("weight", weight)
+        .raw("limits", limits)
+        .done();
+}
+std::string KeyCreate::json() const {
+    Body body("key_create");
+    body.need("org", org)
+        .need("user", user)
+        .text("name", name)
+        .text("hash", hash)
+        .text("prefix", prefix);
+    body.list("scopes", scopes).list("models", models).text("service_class", service_class);
+    return body.raw("limits", limits).number("expires_ms", expires_ms).done();
+}
+std::string KeyRevoke::json() const { return Body("key_revoke").need("key_id", key_id).done(); }
+std::string UserCreate::json() const {
+    Body body("user_create");
+    return body.need("org", org)
+        .need("name", name)
+        .text("password_hash", password_hash)
+        .number("replace", replace)
+        .done();
+}
+std::string ConversationCreate::json() const {
+    Body body("conversation_create");
+    body.id("org", kOrg, org)
+        .id("user", kUser, user)
+        .need("user_name", user_name)
+        .text("title", title);
+    return body.text("model", model).raw("system", system).raw("metadata", metadata).done();
+}
+std::string ConversationUpdate::json() const {
+    Body body("conversation_update");
+    body.id("org", kOrg, org)
+        .id("user", kUser, user)
+        .id("conversation", kConv, conv)
+        .number("rev", rev);
+    body.text("title", title).text("model", model).raw("system", system).raw("metadata", metadata);
+    if (system && (system->empty() || *system == "null")) body.number("clear_system", true);
+    return body.number("archived", archived).number("pinned", pinned).done();
+}
+std::string ConversationDelete::json() const {
+    Body body("conversation_delete");
+    return body.id("org", kOrg, org).id("user", kUser, user).id("conversation", kConv, conv).done();
+}
+std::string Send::json() const {
+    Body body("send");
+    body.id("org", kOrg, org)
+        .id("user", kUser, user)
+        .id("conversation", kConv, conv)
+        .text("parent", parent);
+    body.raw("content", content).text("sender", sender).text("model", model).need("owner", owner);
+    return body.raw("params", params)
+        .text("idem_key", idem_key)
+        .text("fingerprint", fingerprint)
+        .done();
+}
+std::string Append::json() const {
+    Body body("append");
+    body.id("message", kMsg, message).need("owner", owner).number("epoch", delta.epoch);
+    body.number("first_seq", delta.first_seq)
+        .number("last_seq", delta.last_seq)
+        .number("block", delta.block);
+    body.need("block_type", delta.block_type)
+        .number("offset", delta.offset)
+        .need("text", delta.text);
+    auto& w = body.writer().key("ids").array();
+    for (const int32_t id : delta.ids) w.number(id);
+    w.end();
+    return body.raw("data", delta.data).done();
+}
+std::string Finish::json() const {
+    Body body("finish");
+    body.id("message", kMsg, message)
+        .need("owner", owner)
+        .number("epoch", epoch)
+        .need("status", status);
+    body.text("stop_reason", stop_reason)
+        .raw("content", content)
+        .text("model", model)
+        .raw("usage", usage);
+    body.raw("error", error)
+        .number("input_tokens", input_tokens)
+        .number("output_tokens", output_tokens);
+    return body.number("compute_us", compute_us)
+        .text("key_id", key_id)
+        .text("request_id", request_id)
+        .done();
+}
+std::string TakeOver::json() const {
+    Body body("take_over");
+    return body.id("message", kMsg, message)
+        .number("epoch", epoch)
+        .need("owner", owner)
+        .number("resume", resume)
+        .done();
+}
+std::string Charge::json() const {
+    Body body("charge");
+    body.id("org", kOrg, org)
+        .id("user", kUser, user)
+        .text("key_id", key_id)
+        .need("request_id", request_id);
+    body.text("model", model).text("service_class", service_class).need("status", status);
+    body.number("input_tokens", input_tokens).number("output_tokens", output_tokens);
+    return body.number("cached_tokens", cached_tokens).number("compute_us", compute_us).done();
+}
+std::string IdemTake::json() const {
+    Body body("idem_take");
+    body.id("user", kUser, user)
+        .need("scope", scope)
+        .need("key", key)
+        .need("fingerprint", fingerprint);
+    return body.raw("result", result).done();
+}
+std::string IdemDone::json() const {
+    return Body("idem_done")
+        .id("user", kUser, user)
+        .need("scope", scope)
+        .need("key", key)
+        .raw("result", result)
+        .done();
+}
+std::string IdemFree::json() const {
+    return Body("idem_free").id("user", kUser, user).need("scope", scope).need("key", key).done();
+}
+std::string ModelPut::json() const {
+    Body body("model_put");
+    body.need("hash", hash)
+        .need("name", name)
+        .text("tokenizer", tokenizer)
+        .number("context", context);
+    return body.number("output_max", output_max).raw("info", info).done();
+}
+std::string AliasSet::json() const {
+    return Body("alias_set").need("name", name).need("target", target).raw("rule", rule).done();
+}
+std::string ReadMark::json() const {
+    Body body("read_mark");
+    body.id("org", kOrg, org).id("user", kUser, user).id("conversation", kConv, conv);
+    return body.id("message", kMsg, message).done();
+}
+
+}  // namespace parley::store

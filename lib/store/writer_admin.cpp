@@ -1,0 +1,264 @@
+// Orgs, keys, users, models and aliases.
+#include <sodium.h>
+
+#include "store/batch.hpp"
+#include "store/secret.hpp"
+
+namespace parley::store {
+namespace {
+
+constexpr size_t kNameMax = 128;
+
+Result<std::optional<Ulid>> org_by_name(Batch& batch, std::string_view name) {
+    if (name.empty() || name.size() > kNameMax) return std::optional<Ulid>{};
+    auto text = batch.find_text(Table::meta, keys::org_name(name));
+    if (!text) return fail(text.error());
+    if (!*text) return std::optional<Ulid>{};
+    return parse_id(kOrg, std::string_view(**text).substr(1, kOrg.size() + 26));
+}
+
+// By id or by name.
+tl::expected<OrgRow, Refusal> need_org(Batch& batch, std::string_view org) {
+    std::optional<Ulid> id = parse_id(kOrg, org);
+    if (!id) {
+        auto named = org_by_name(batch, org);
+        if (!named) return refuse(named.error());
+        id = *named;
+    }
+    if (!id) return refuse(Errc::not_found, fmt::format("no org '{}'", org));
+    auto row = batch.need<OrgRow>(Table::org, keys::of(*id), fmt::format("no org '{}'", org));
+    if (!row) return refuse(row.error());
+    return std::move(*row);
+}
+
+std::optional<std::string> bad_name(std::string_view what, std::string_view name) {
+    if (name.empty() || name.size() > kNameMax)
+        return fmt::format("{} should have 1 to {} bytes", what, kNameMax);
+    return std::nullopt;
+}
+
+}  // namespace
+
+Step do_org_create(Batch& batch, Fields& f) {
+    OrgRow row;
+    f.text("name", row.name, true)
+        .real("weight", row.weight)
+        .raw("limits", row.limits, RawKind::object);
+    if (!f.ok()) return refuse(Errc::invalid, f.error());
+    if (auto bad = bad_name("the name", row.name)) return refuse(Errc::invalid, *bad);
+    if (!(row.weight > 0 && row.weight <= 1e6))
+        return refuse(Errc::invalid, "weight should be above 0");
+    if (parse_id(kOrg, row.name))
+        return refuse(Errc::invalid, "a name may not look like an org id");
+    auto taken = org_by_name(batch, row.name);
+    if (!taken) return refuse(taken.error());
+    if (*taken)
+        return refuse(Errc::conflict, fmt::format("org '{}' exists", row.name), "exists",
+                      member("org", show_id(kOrg, **taken)));
+    row.id = batch.new_id();
+    row.created_ms = batch.now_ms();
+    const std::string id = show_id(kOrg, row.id);
+    if (auto done = batch.put(Table::org, keys::of(row.id), to_json(row)); !done)
+        return refuse(done.error());
+    if (auto done = batch.put(Table::meta, keys::org_name(row.name), base::json_string(id)); !done)
+        return refuse(done.error());
+    if (auto done = batch.change("org.created", row.id, {}, member("name", row.name)); !done)
+        return refuse(done.error());
+    return Said{member("org", id) + member("name", row.name), {}};
+}
+
+Step do_org_update(Batch& batch, Fields& f) {
+    std::string org;
+    std::optional<std::string> limits;
+    std::optional<bool> disabled;
+    double weight = 0;
+    f.text("org", org, true)
+        .raw("limits", limits, RawKind::object)
+        .flag("disabled", disabled)
+        .real("weight", weight);
+    if (!f.ok()) return refuse(Errc::invalid, f.error());
+    if (weight < 0 || weight > 1e6) return refuse(Errc::invalid, "weight should be above 0");
+    auto row = need_org(batch, org);
+    if (!row) return tl::unexpected(row.error());
+    if (limits) row->limits = *limits;
+    if (disabled) row->disabled = *disabled;
+    if (weight > 0) row->weight = weight;
+    if (auto done = batch.put(Table::org, keys::of(row->id), to_json(*row)); !done)
+        return refuse(done.error());
+    if (auto done = batch.change("org.updated", row->id, {}, {}); !done)
+        return refuse(done.error());
+    return Said{member("org", show_id(kOrg, row->id)), {}};
+}
+
+Step do_key_create(Batch& batch, Fields& f) {
+    std::string org, hash;
+    ApiKeyRow row;
+    row.user_name = "default";
+    f.text("org", org, true).text("user", row.user_name).text("name", row.name).text("hash", hash);
+    f.text("prefix", row.prefix).list("scopes", row.scopes).list("models", row.models);
+    f.text("service_class", row.service_class).raw("limits", row.limits, RawKind::object);
+    f.number("expires_ms", row.expires_ms);
+    if (!f.ok()) return refuse(Errc::invalid, f.error());
+    if (auto bad = bad_name("the user", row.user_name)) return refuse(Errc::invalid, *bad);
+    if (row.name.size() > kNameMax || row.prefix.size() > 16)
+        return refuse(Errc::invalid, "name or prefix is too long");
+    auto owner = need_org(batch, org);
+    if (!owner) return tl::unexpected(owner.error());
+
+    std::string key, secret;
+    if (hash.empty()) {
+        const NewApiKey made = new_api_key();
+        secret = made.secret;
+        row.prefix = made.prefix;
+        key = api_key_hash(secret, batch.env().pepper());
+    } else {
+        auto bytes = base::unhex(hash);
+        if (!bytes || bytes->size() != 32)
+            return refuse(Errc::invalid, "hash should be 64 hex digits");
+        key = std::move(*bytes);
+    }
+    auto known = batch.has(Table::apikey, key);
+    if (!known) return refuse(known.error());
+    if (*known) return refuse(Errc::conflict, "this key exists", "exists");
+
+    row.id = batch.new_id();
+    row.org = owner->id;
+    row.user = user_id(row.org, row.user_name);
+    row.created_ms = batch.now_ms();
+    auto user = batch.has(Table::user, keys::of(row.user));
+    if (!user) return refuse(user.error());
+    if (!*user) {
+        const UserRow made{row.user, row.org, row.user_name, {}, batch.now_ms()};
+        if (auto done = batch.put(Table::user, keys::of(row.user), to_json(made)); !done)
+            return refuse(done.error());
+    }
+    if (auto done = batch.put(Table::apikey, key, to_json(row)); !done) return refuse(done.error());
+    const std::string id = show_id(kKey, row.id);
+    if (auto done = batch.change("key.created", row.org, {}, member("key", id)); !done)
+        return refuse(done.error());
+    Said said{
+        member("key_id", id) + member("org", show_id(kOrg, row.org)) + member("prefix", row.prefix),
+        {}};
+    if (!secret.empty()) {
+        said.stored = said.members;
+        said.members += member("key", secret);
+    }
+    return said;
+}
+
+Step do_key_revoke(Batch& batch, Fields& f) {
+    Ulid id;
+    f.id("key_id", kKey, id);
+    if (!f.ok()) return refuse(Errc::invalid, f.error());
+    // The table is by hash; an org has few keys, and revoking is rare.
+    auto walk = Cursor::open(batch.env(), batch.txn(), Table::apikey);
+    if (!walk) return refuse(walk.error());
+    for (bool on = walk->first(); on; on = walk->next()) {
+        auto row = row_of_record<ApiKeyRow>(Table::apikey, walk->key(), walk->value());
+        if (!row) return refuse(row.error());
+        if (row->id != id) continue;
+        if (row->revoked_ms == 0) {
+            row->revoked_ms = batch.now_ms();
+            const std::string key(walk->key());
+            if (auto done = batch.put(Table::apikey, key, to_json(*row)); !done)
+                return refuse(done.error());
+            if (auto done =
+                    batch.change("key.revoked", row->org, {}, member("key", show_id(kKey, id)));
+                !done)
+                return refuse(done.error());
+        }
+        return Said{member("key_id", show_id(kKey, id)), {}};
+    }
+    if (walk->failure()) return refuse(*walk->failure());
+    return refuse(Errc::not_found, fmt::format("no key '{}'", show_id(kKey, id)));
+}
+
+Step do_user_create(Batch& batch, Fields& f) {
+    std::string org;
+    UserRow row;
+    bool replace = false;
+    f.text("org", org, true).text("name", row.name, true).text("password_hash", row.password_hash);
+    f.flag("replace", replace);
+    if (!f.ok()) return refuse(Errc::invalid, f.error());
+    if (auto bad = bad_name("the name", row.name)) return refuse(Errc::invalid, *bad);
+    if (!row.password_hash.empty() && (!row.password_hash.starts_with("$argon2id$") ||
+                                       row.password_hash.size() >= crypto_pwhash_STRBYTES))
+        return refuse(Errc::invalid, "password_hash should be argon2id in text form");
+    auto owner = need_org(batch, org);
+    if (!owner) return tl::unexpected(owner.error());
+    row.org = owner->id;
+    row.id = user_id(row.org, row.name);
+    row.created_ms = batch.now_ms();
+    auto old = batch.find<UserRow>(Table::user, keys::of(row.id));
+    if (!old) return refuse(old.error());
+    if (*old) {
+        if (!(*old)->password_hash.empty() && !replace)
+            return refuse(Errc::conflict, fmt::format("user '{}' exists", row.name), "exists",
+                          member("user", show_id(kUser, row.id)));
+        row.created_ms = (*old)->created_ms;
+    }
+    if (auto done = batch.put(Table::user, keys::of(row.id), to_json(row)); !done)
+        return refuse(done.error());
+    if (auto done =
+            batch.change("user.created", row.org, {}, member("user", show_id(kUser, row.id)));
+        !done)
+        return refuse(done.error());
+    return Said{member("user", show_id(kUser, row.id)) + member("org", show_id(kOrg, row.org)), {}};
+}
+
+Step do_model_put(Batch& batch, Fields& f) {
+    ModelRow row;
+    f.text("hash", row.hash, true).text("name", row.name, true).text("tokenizer", row.tokenizer);
+    f.number("context", row.context).number("output_max", row.output_max);
+    f.raw("info", row.info, RawKind::object);
+    if (!f.ok()) return refuse(Errc::invalid, f.error());
+    if (row.hash.empty() || row.hash.size() > 256 || row.name.empty() || row.name.size() > 256)
+        return refuse(Errc::invalid, "hash and name should have 1 to 256 bytes");
+    row.created_ms = batch.now_ms();
+    auto old = batch.find<ModelRow>(Table::model, row.hash);
+    if (!old) return refuse(old.error());
+    if (*old) {
+        row.created_ms = (*old)->created_ms;
+        if (to_json(row) == to_json(**old)) return Said{member_raw("created", "false"), {}};
+    }
+    // The alias follows the first model and is never moved by a later one.
+    auto standing = batch.has(Table::alias, "default");
+    if (!standing) return refuse(standing.error());
+    if (auto done = batch.put(Table::model, row.hash, to_json(row)); !done)
+        return refuse(done.error());
+    if (auto done =
+            batch.change("model.put", {}, {}, member("model", row.name) + member("hash", row.hash));
+        !done)
+        return refuse(done.error());
+    if (!*standing) {
+        const AliasRow alias{"default", row.name, "{}", batch.now_ms()};
+        if (auto done = batch.put(Table::alias, "default", to_json(alias)); !done)
+            return refuse(done.error());
+        if (auto done = batch.change("alias.set", {}, {},
+                                     member("alias", "default") + member("target", row.name));
+            !done)
+            return refuse(done.error());
+    }
+    return Said{member_raw("created", *old ? "false" : "true"), {}};
+}
+
+Step do_alias_set(Batch& batch, Fields& f) {
+    AliasRow row;
+    f.text("name", row.name, true)
+        .text("target", row.target)
+        .raw("rule", row.rule, RawKind::object);
+    if (!f.ok()) return refuse(Errc::invalid, f.error());
+    if (row.name.empty() || row.name.size() > 256 || row.target.size() > 256)
+        return refuse(Errc::invalid, "name and target should have at most 256 bytes");
+    row.updated_ms = batch.now_ms();
+    const auto done = row.target.empty() ? batch.erase(Table::alias, row.name)
+                                         : batch.put(Table::alias, row.name, to_json(row));
+    if (!done) return refuse(done.error());
+    if (auto said = batch.change("alias.set", {}, {},
+                                 member("alias", row.name) + member("target", row.target));
+        !said)
+        return refuse(said.error());
+    return Said{};
+}
+
+}  // namespace parley::store
