@@ -1,0 +1,170 @@
+// Attention over pages against the reference, bit for bit, and against plain arithmetic.
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/paths.hpp"
+
+namespace parley::kernels {
+namespace {
+
+struct Case {
+    uint32_t dim;
+    std::vector<uint32_t> positions;  // what each query sees
+    std::vector<float> queries;
+    std::vector<std::vector<uint16_t>> pages;
+
+    Case(Random& random, uint32_t dim_in, std::vector<uint32_t> positions_in)
+        : dim(dim_in), positions(std::move(positions_in)) {
+        queries = random.reals(positions.size() * dim, 0.3f);
+        const uint32_t most = *std::max_element(positions.begin(), positions.end());
+        // What nobody has written yet is whatever the memory held: here a NaN.
+        pages.assign((most + kPage - 1) / kPage, std::vector<uint16_t>(2 * kPage * dim, 0x7e00));
+        for (uint32_t j = 0; j < most; ++j) {
+            const auto k = random.reals(dim), v = random.reals(dim);
+            reference::kv_append(k.data(), v.data(), dim, j % kPage, pages[j / kPage].data());
+        }
+    }
+
+    // max, sum and acc of all queries, one after another.
+    std::vector<float> run(const Kernels& kernels) const {
+        const size_t n = positions.size();
+        std::vector<float> out(n * (2 + dim), -7.0f);
+        std::vector<const uint16_t*> page;
+        for (const auto& p : pages) page.push_back(p.data());
+        kernels.attention_split({.queries = queries.data(),
+                                 .query_count = static_cast<uint32_t>(n),
+                                 .head_dim = dim,
+                                 .pages = page.data(),
+                                 .positions = positions.data(),
+                                 .max = out.data(),
+                                 .sum = out.data() + n,
+                                 .acc = out.data() + 2 * n});
+        return out;
+    }
+};
+
+}  // namespace
+
+TEST_CASE("attention has the reference's bits for every number of queries and positions",
+          "[kernels]") {
+    for (const Kernels* path : fast_paths()) {
+        Random random{31};
+        for (const uint32_t dim : {32u, 64u, 96u, 128u, 256u}) {
+            for (uint32_t queries = 1; queries <= kQueriesMax; ++queries) {
+                for (const uint32_t first : {1u, 9u, 16u, 17u, 100u, 250u}) {
+                    // As in a prompt's chunk: later queries see more.
+                    std::vector<uint32_t> positions;
+                    for (uint32_t i = 0; i < queries; ++i) {
+                        positions.push_back(std::min(kSplit, first + i / 3));
+                    }
+                    const Case c{random, dim, positions};
+                    INFO(path->name << " dim " << dim << " queries " << queries << " first "
+                                    << first);
+                    REQUIRE(first_difference(c.run(*path), c.run(reference::table())) == -1);
+                }
+            }
+        }
+        for (uint32_t n = 1; n <= kSplit; ++n) {
+            const Case c{random, 64, {n, n, n}};
+            INFO(path->name << " positions " << n);
+            REQUIRE(first_difference(c.run(*path), c.run(reference::table())) == -1);
+        }
+    }
+}
+
+TEST_CASE("a query's attention does not depend on the queries beside it", "[kernels]") {
+    std::vector<const Kernels*> paths = fast_paths();
+    paths.push_back(&reference::table());
+    for (const Kernels* path : paths) {
+        Random random{32};
+        const uint32_t dim = 64;
+        const Case all{
+            random, dim, {40, 40, 41, 41, 42, 42, 43, 43, 44, 44, 45, 45, 46, 46, 47, 48}};
+        const std::vector<float> together = all.run(*path);
+        const size_t n = all.positions.size();
+        for (size_t i = 0; i < n; ++i) {
+            Case one = all;
+            one.positions = {all.positions[i]};
+            one.queries.assign(all.queries.begin() + i * dim, all.queries.begin() + (i + 1) * dim);
+            std::vector<float> expected{together[i], together[n + i]};
+            expected.insert(expected.end(), together.begin() + 2 * n + i * dim,
+                            together.begin() + 2 * n + (i + 1) * dim);
+            INFO(path->name << " query " << i);
+            REQUIRE(first_difference(one.run(*path), expected) == -1);
+        }
+    }
+}
+
+TEST_CASE("folding and finishing have the reference's bits", "[kernels]") {
+    for (const Kernels* path : fast_paths()) {
+        Random random{33};
+        for (int round = 0; round < 300; ++round) {
+            const uint32_t dim = 32 * (1 + random.below(8));
+            float max[2], sum[2];
+            max[0] = max[1] = random.real(20.0f);
+            sum[0] = sum[1] = 1.0f + random.below(200);
+            const float next_max = round % 5 == 0 ? max[0] : random.real(20.0f);
+            const float next_sum = 1.0f + random.below(200);
+            std::vector<float> fast = random.reals(dim), slow = fast;
+            const auto next = random.reals(dim);
+            path->attention_fold(&max[0], &sum[0], fast.data(), next_max, next_sum, next.data(),
+                                 dim);
+            reference::attention_fold(&max[1], &sum[1], slow.data(), next_max, next_sum,
+                                      next.data(), dim);
+            INFO(path->name << " round " << round);
+            REQUIRE(max[0] == max[1]);
+            REQUIRE(sum[0] == sum[1]);
+            REQUIRE(first_difference(fast, slow) == -1);
+            std::vector<float> out_fast(dim), out_slow(dim);
+            path->attention_finish(fast.data(), sum[0], dim, out_fast.data());
+            reference::attention_finish(slow.data(), sum[1], dim, out_slow.data());
+            REQUIRE(first_difference(out_fast, out_slow) == -1);
+        }
+    }
+}
+
+TEST_CASE("the reference's attention over two splits is the softmax up to rounding", "[kernels]") {
+    Random random{34};
+    const uint32_t dim = 64, positions = 300;
+    const Case head{random, dim, {kSplit}};
+    Case tail{random, dim, {positions - kSplit}};
+    tail.queries = head.queries;
+    std::vector<float> total = head.run(reference::table());
+    const std::vector<float> next = tail.run(reference::table());
+    reference::attention_fold(&total[0], &total[1], &total[2], next[0], next[1], &next[2], dim);
+    std::vector<float> out(dim);
+    reference::attention_finish(&total[2], total[1], dim, out.data());
+
+    std::vector<double> weight(positions), exact(dim, 0.0);
+    double sum = 0;
+    const auto page_of = [&](uint32_t j) {
+        const Case& c = j < kSplit ? head : tail;
+        return c.pages[j % kSplit / kPage].data();
+    };
+    for (uint32_t j = 0; j < positions; ++j) {
+        double score = 0;
+        for (uint32_t d = 0; d < dim; ++d) {
+            score +=
+                double{head.queries[d]} * reference::f16_to_f32(page_of(j)[d * kPage + j % kPage]);
+        }
+        weight[j] = std::exp(score);
+        sum += weight[j];
+    }
+    for (uint32_t j = 0; j < positions; ++j) {
+        for (uint32_t d = 0; d < dim; ++d) {
+            exact[d] +=
+                weight[j] / sum * reference::f16_to_f32(page_of(j)[(kPage + j % kPage) * dim + d]);
+        }
+    }
+    for (uint32_t d = 0; d < dim; ++d) REQUIRE(out[d] == Approx(exact[d]).margin(2e-6));
+}
+
+TEST_CASE("an unknown path is not found and the best one is", "[kernels]") {
+    REQUIRE(find("avx1024") == nullptr);
+    REQUIRE(find("") == nullptr);
+    REQUIRE(find("reference") == &reference::table());
+    REQUIRE(find(best().name) == &best());
+    REQUIRE(names().back() == "reference");
+}
+
+}  // namespace parley::kernels
