@@ -7,5 +7,6 @@ int main(int argc, char** argv) {
     if (!options) return base::report("infer-worker", options.error());
     if (options->parsed.exit) return *options->parsed.exit;
     if (options->parsed.is("run")) return infer_worker::run(*options);
-    return 70;
+    if (options->parsed.is("bench")) return infer_worker::bench(*options);
+    return infer_worker::serve(std::move(*options), argc, argv);
 }

@@ -1,0 +1,192 @@
+// infer-worker bench: how fast prompts come in and tokens go out, in several batch sizes, through the
+// engine itself (scheduler, sampler and text included; no socket). Every sequence has its own prompt.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+#include <map>
+
+#include "base/json.hpp"
+#include "base/log.hpp"
+#include "load.hpp"
+
+namespace parley::infer_worker {
+namespace {
+
+// Ends nothing, so that every answer has its full length.
+class Endless final : public engine::Vocabulary {
+  public:
+    std::string_view bytes(model::Token) const override { return "x"; }
+    bool ends_answer(model::Token) const override { return false; }
+};
+
+class Watch final : public engine::Sink {
+  public:
+    struct Seen {
+        int64_t first_ns = 0;
+        int64_t last_ns = 0;
+        uint32_t tokens = 0;
+    };
+    std::map<engine::Handle, Seen> seen;
+    void admitted(engine::Handle, uint32_t) override {}
+    void text(engine::Handle handle, const engine::Piece& piece, int64_t stamp_ns) override {
+        Seen& s = seen[handle];
+        if (s.tokens == 0) s.first_ns = stamp_ns;
+        s.last_ns = stamp_ns;
+        s.tokens += static_cast<uint32_t>(piece.ids.size());
+    }
+    void finished(engine::Handle, const engine::Finished&) override {}
+    void failed(engine::Handle, const engine::Failed&) override {}
+};
+
+struct Sample {
+    double prefill_tok_s = 0;  // all prompts: tokens over the time until the last first token
+    double decode_tok_s = 0;   // tokens after every first one, over the time that all decode
+    double first_ms = 0;       // until the first token of the first sequence
+    double step_ms = 0;        // decode iteration
+};
+
+Sample measure(engine::Forward& forward, const Options& o, uint32_t batch, uint64_t salt) {
+    Endless vocabulary;
+    Watch watch;
+    engine::EngineOptions options = o.service.engine;
+    options.slots_max = options.queue_max = batch;
+    options.prefill_target_ms = options.alone_target_ms = 0;  // whole prompts at once
+    engine::Engine engine(forward, vocabulary, options, watch);
+    const base::Clock& clock = base::system_clock();
+    uint64_t state = 0x9E3779B97F4A7C15ull * (salt + 1);
+    for (uint32_t n = 0; n < batch; ++n) {
+        engine::Job job;
+        for (uint32_t i = 0; i < o.prompt_tokens; ++i) {
+            state = state * 6364136223846793005ull + 1442695040888963407ull;  // Knuth's MMIX
+            job.prompt.push_back(static_cast<model::Token>((state >> 33) % forward.vocab_size()));
+        }
+        job.max_tokens = o.decode_tokens + 1;
+        job.sampling.temperature = 0;
+        job.credit = 1 << 30;
+        (void)engine.submit(std::move(job));
+    }
+    const int64_t started_ns = clock.mono_ns();
+    int64_t prefilled_ns = 0;
+    uint64_t tokens_before = 0;
+    uint64_t steps = 0;
+    while (engine.step()) {
+        if (prefilled_ns == 0 && watch.seen.size() == batch) {
+            prefilled_ns = clock.mono_ns();
+            for (const auto& [handle, s] : watch.seen) tokens_before += s.tokens;
+        } else if (prefilled_ns != 0) {
+            ++steps;
+        }
+    }
+    const int64_t ended_ns = clock.mono_ns();
+    uint64_t tokens = 0;
+    int64_t first_ns = ended_ns;
+    for (const auto& [handle, s] : watch.seen) {
+        tokens += s.tokens;
+        first_ns = std::min(first_ns, s.first_ns);
+    }
+    Sample sample;
+    const double prefill_s = static_cast<double>(prefilled_ns - started_ns) * 1e-9;
+    const double decode_s = static_cast<double>(ended_ns - prefilled_ns) * 1e-9;
+    sample.prefill_tok_s = static_cast<double>(o.prompt_tokens) * batch / prefill_s;
+    sample.decode_tok_s = static_cast<double>(tokens - tokens_before) / decode_s;
+    sample.first_ms = static_cast<double>(first_ns - started_ns) * 1e-6;
+    sample.step_ms = steps == 0 ? 0 : decode_s * 1e3 / static_cast<double>(steps);
+    return sample;
+}
+
+double median(std::vector<double> values) {
+    std::sort(values.begin(), values.end());
+    const size_t half = values.size() / 2;
+    return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
+}
+
+Sample median(const std::vector<Sample>& samples) {
+    const auto of = [&](double Sample::*field) {
+        std::vector<double> values;
+        for (const Sample& s : samples) values.push_back(s.*field);
+        return median(std::move(values));
+    };
+    return {of(&Sample::prefill_tok_s), of(&Sample::decode_tok_s), of(&Sample::first_ms),
+            of(&Sample::step_ms)};
+}
+
+}  // namespace
+
+int bench(const Options& options) {
+    Options o = options;
+    o.nice = 0;
+    std::vector<uint32_t> batches;
+    for (const std::string& text : o.batches) {
+        uint32_t value = 0;
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+        if (error != std::errc() || end != text.data() + text.size() || value < 1 || value > 1024)
+            return base::report("infer-worker",
+                                {base::Errc::usage, "--batch: '" + text + "' is not 1 to 1024"});
+        batches.push_back(value);
+    }
+    auto loaded = load(o);
+    if (!loaded) return base::report("infer-worker", loaded.error());
+    engine::Forward& forward = *loaded->forward;
+    const uint64_t depth = static_cast<uint64_t>(o.prompt_tokens) + o.decode_tokens + 1;
+    if (depth > o.forward.context_tokens)
+        return base::report(
+            "infer-worker",
+            {base::Errc::usage, fmt::format("prompt and decode tokens: {} > {}, the context", depth,
+                                            o.forward.context_tokens)});
+
+    std::string out;
+    base::JsonWriter json(out);
+    json.object()
+        .field("model", loaded->artifact->name())
+        .field("hash", loaded->artifact->hash())
+        .field("kernel", forward.kernel())
+        .field("threads", forward.threads())
+        .field("weight_bytes", forward.weight_bytes())
+        .field("load_ms", loaded->load_ms)
+        .field("prompt_tokens", o.prompt_tokens)
+        .field("decode_tokens", o.decode_tokens)
+        .field("repeats", o.repeats)
+        .key("results")
+        .array();
+    if (!o.json)
+        fmt::print(
+            "{} {} · kernel {} · {} threads · prompt {} · decode {} · median of {}\n\n"
+            "batch  prefill tok/s  decode tok/s  step ms  first token ms  weights GB/s\n",
+            loaded->artifact->name(), loaded->artifact->hash().substr(0, 12), forward.kernel(),
+            forward.threads(), o.prompt_tokens, o.decode_tokens, o.repeats);
+    for (const uint32_t batch : batches) {
+        const uint64_t blocks = (depth + engine::kBlockTokens - 1) / engine::kBlockTokens * batch;
+        if (blocks > forward.kv_blocks())
+            return base::report("infer-worker",
+                                {base::Errc::usage,
+                                 fmt::format("batch {} needs {} KV blocks > {}: raise --kv-blocks",
+                                             batch, blocks, forward.kv_blocks())});
+        std::vector<Sample> samples;
+        for (uint32_t run = 0; run < o.repeats; ++run)
+            samples.push_back(measure(forward, o, batch, run * 1000 + batch));
+        const Sample s = median(samples);
+        // Every iteration reads the weights once, whatever the batch: the share of the roofline.
+        const double weights_gb_s =
+            s.step_ms == 0 ? 0 : static_cast<double>(forward.weight_bytes()) / s.step_ms * 1e-6;
+        json.object()
+            .field("batch", batch)
+            .field("prefill_tok_s", s.prefill_tok_s)
+            .field("decode_tok_s", s.decode_tok_s)
+            .field("step_ms", s.step_ms)
+            .field("first_token_ms", s.first_ms)
+            .field("weights_gb_s", weights_gb_s)
+            .end();
+        if (!o.json) {
+            fmt::print("{:5}  {:13.1f}  {:12.1f}  {:7.2f}  {:14.1f}  {:12.1f}\n", batch,
+                       s.prefill_tok_s, s.decode_tok_s, s.step_ms, s.first_ms, weights_gb_s);
+            std::fflush(stdout);
+        }
+    }
+    json.end().end();
+    if (o.json) fmt::print("{}\n", out);
+    return 0;
+}
+
+}  // namespace parley::infer_worker
