@@ -1,0 +1,302 @@
+#include "engine/service.hpp"
+
+#include <catch2/catch.hpp>
+#include <map>
+
+#include "fake_forward.hpp"
+#include "messages/events.hpp"
+#include "model/gguf.hpp"
+#include "model/small_vocabulary.hpp"
+
+using namespace parley;
+using engine::OutEvent;
+using engine::Service;
+
+namespace {
+
+// Checks the promises while it records: events in grammar, credit kept, one END, nothing after it.
+class Desk final : public engine::Outlet {
+  public:
+    struct Case {
+        messages::EventOrder order;
+        std::vector<messages::Event> events;
+        std::vector<OutEvent> raw;
+        std::string text;
+        std::vector<model::Token> ids;
+        std::optional<pipe::EndMeta> end;
+        int64_t credit = 1'000'000;
+    };
+    std::map<std::string, Case> cases;
+
+    bool event(const std::string& id, uint32_t, const OutEvent& event) override {
+        Case& c = cases[id];
+        REQUIRE_FALSE(c.end);
+        if (c.credit == 0) return false;
+        --c.credit;
+        const auto read = messages::parse_event(event.body);
+        REQUIRE(read);
+        const auto fits = c.order.next(*read);
+        if (!fits) FAIL(fits.error().what);
+        if (read->type == messages::EventType::content_block_delta) c.text += read->text;
+        c.ids.insert(c.ids.end(), event.ids.begin(), event.ids.end());
+        c.events.push_back(*read);
+        c.raw.push_back(event);
+        return true;
+    }
+    void end(const std::string& id, pipe::EndMeta meta) override {
+        REQUIRE_FALSE(cases[id].end);
+        cases[id].end = std::move(meta);
+    }
+};
+
+struct Bench {
+    test::FakeForward forward;
+    base::ManualClock clock;
+    Desk desk;
+    std::unique_ptr<model::Artifact> artifact;
+    engine::ServiceOptions options;
+    std::unique_ptr<Service> service;
+
+    void open() {
+        auto file = model::Gguf::parse(test::small_vocabulary().build());
+        REQUIRE(file);
+        auto made = model::Artifact::from_gguf(*file, 0, "");
+        REQUIRE(made);
+        artifact = std::make_unique<model::Artifact>(std::move(*made));
+        forward.vocab = artifact->tokenizer().vocab_size();
+        forward.context = 256;
+        forward.clock = &clock;
+        service = std::make_unique<Service>(forward, *artifact, options, desk, clock);
+    }
+    void run() {
+        while (service->step()) {
+        }
+    }
+    Desk::Case& ask(const std::string& id, const std::string& members = "",
+                    pipe::Envelope envelope = {}) {
+        if (!envelope.seed) envelope.seed = 7;
+        if (envelope.credit != 64)
+            desk.cases[id].credit = envelope.credit;
+        else
+            envelope.credit = 1'000'000;
+        service->ask(id, envelope, body(members));
+        return desk.cases[id];
+    }
+    static std::string body(const std::string& members) {
+        return R"({"model":"any","messages":[{"role":"user","content":"hello"}])" +
+               (members.empty() ? std::string(R"(,"max_tokens":12)") : "," + members) + "}";
+    }
+};
+
+}  // namespace
+
+TEST_CASE("an answer comes as events in order, with usage, then one END", "[service]") {
+    Bench b;
+    b.open();
+    auto& c = b.ask("req_1");
+    b.run();
+    REQUIRE(c.end);
+    CHECK(c.end->status == "ok");
+    CHECK(c.order.finished());
+    CHECK(c.events.front().type == messages::EventType::message_start);
+    CHECK(c.events.front().message_id == "msg_1");
+    CHECK(c.events.front().model == "any");
+    const auto& last = c.events[c.events.size() - 2];
+    REQUIRE(last.usage);
+    CHECK(last.usage->output_tokens == 12);
+    CHECK(last.usage->input_tokens == c.events.front().usage->input_tokens);
+    CHECK(last.stop->reason == messages::StopReason::max_tokens);
+    REQUIRE(c.end->usage);
+    CHECK(c.end->usage->output_tokens == 12);
+    CHECK(c.end->cost_s > 0);
+    CHECK(c.end->model == b.artifact->hash());
+    CHECK(b.service->empty());
+    CHECK(c.text.size() > 0);
+}
+
+TEST_CASE("message_start goes out before the prompt is computed", "[service]") {
+    Bench b;
+    b.options.engine.alone_target_ms = 1;  // 16 rows an iteration
+    b.open();
+    auto& c = b.ask("req_1", R"("max_tokens":2,"system":")" + std::string(100, 'x') + "\"");
+    b.service->step();
+    REQUIRE(c.events.size() == 1);
+    CHECK(c.events[0].type == messages::EventType::message_start);
+    CHECK(b.service->engine().stats().decode_rows == 0);
+    b.run();
+    CHECK(c.end->ok());
+}
+
+TEST_CASE("max_tokens 0 runs the prompt and has no block", "[service]") {
+    Bench b;
+    b.open();
+    auto& c = b.ask("req_1", R"("max_tokens":0)");
+    b.run();
+    REQUIRE(c.end);
+    CHECK(c.events.size() == 3);
+    CHECK(c.end->usage->output_tokens == 0);
+    CHECK(c.end->cost_s > 0);
+}
+
+TEST_CASE("a body that is wrong ends with its error and no event", "[service]") {
+    Bench b;
+    b.open();
+    auto& bad = b.ask("req_1", R"("max_tokens":"5")");
+    REQUIRE(bad.end);
+    CHECK(bad.end->status == "invalid_request_error");
+    CHECK(bad.end->message == "max_tokens: Input should be a valid integer");
+    CHECK(bad.events.empty());
+    b.service->ask("req_2", {}, "{nonsense");
+    CHECK(b.desk.cases["req_2"].end->status == "invalid_request_error");
+    pipe::Envelope other;
+    other.version = std::string(64, '0');
+    auto& version = b.ask("req_3", "", other);
+    CHECK(version.end->status == "not_found_error");
+    CHECK(version.end->retryable);
+    CHECK(b.service->empty());
+}
+
+TEST_CASE("a prompt that fills the window is refused in the exact words", "[service]") {
+    Bench b;
+    b.open();
+    auto& c = b.ask("req_1", R"("max_tokens":2,"system":")" + std::string(400, 'x') + "\"");
+    REQUIRE(c.end);
+    CHECK(c.end->status == "invalid_request_error");
+    CHECK_FALSE(c.end->retryable);
+    unsigned tokens = 0, most = 0;
+    REQUIRE(std::sscanf(c.end->message.c_str(), "prompt is too long: %u tokens > %u maximum",
+                        &tokens, &most) == 2);
+    CHECK(tokens > 400);
+    CHECK(most == 255);
+}
+
+TEST_CASE("a queue that is full answers overloaded, to be retried", "[service]") {
+    Bench b;
+    b.options.engine.slots_max = 1;
+    b.options.engine.queue_max = 1;
+    b.open();
+    b.ask("req_1");
+    b.service->step();
+    b.ask("req_2");
+    auto& c = b.ask("req_3");
+    REQUIRE(c.end);
+    CHECK(c.end->status == "overloaded_error");
+    CHECK(c.end->reason == "queue_full");
+    CHECK(c.end->retryable);
+    CHECK(c.end->retry_after_s > 0);
+    b.run();
+    CHECK(b.desk.cases["req_1"].end->ok());
+    CHECK(b.desk.cases["req_2"].end->ok());
+}
+
+TEST_CASE("events never exceed the credit, END needs none, and the text is the same", "[service]") {
+    Bench free;
+    free.open();
+    const std::string text = free.ask("req_1").text;
+    free.run();
+    const auto& expected = free.desk.cases["req_1"];
+    for (const uint32_t first : {0u, 1u, 2u, 3u}) {
+        Bench b;
+        b.open();
+        pipe::Envelope envelope;
+        envelope.credit = first;
+        auto& c = b.ask("req_1", "", envelope);
+        auto& other = b.ask("req_2");
+        int grants = 0;
+        while (!c.end && ++grants < 1000) {
+            b.run();
+            if (c.end) break;
+            REQUIRE(c.credit >= 0);
+            c.credit += 1;
+            b.service->credit("req_1", static_cast<uint32_t>(c.credit));
+        }
+        REQUIRE(c.end);
+        CHECK(c.text == expected.text);
+        CHECK(c.ids == expected.ids);
+        CHECK(c.end->ok());
+        CHECK(other.end->ok());
+        CHECK(b.service->empty());
+    }
+}
+
+TEST_CASE("cancel ends with its usage, and nothing follows", "[service]") {
+    Bench b;
+    b.open();
+    auto& c = b.ask("req_1", R"("max_tokens":100)");
+    for (int i = 0; i < 5; ++i) b.service->step();
+    b.service->cancel("req_1", "asked");
+    REQUIRE(c.end);
+    CHECK(c.end->status == "cancelled");
+    CHECK(c.end->usage->output_tokens > 0);
+    CHECK(b.service->engine().stats().kv_blocks_free == b.forward.blocks);
+    b.service->cancel("req_1", "asked");
+    b.run();
+    CHECK(b.service->empty());
+}
+
+TEST_CASE("a continuation at any event sends the very rest and no event twice", "[service]") {
+    Bench whole;
+    whole.open();
+    whole.ask("req_1", R"("max_tokens":20,"temperature":0.9)");
+    whole.run();
+    const auto& all = whole.desk.cases["req_1"];
+    REQUIRE(all.end->ok());
+    std::vector<int32_t> produced;
+    std::string released;
+    messages::EventOrder order;
+    for (size_t cut = 0; cut + 2 < all.events.size(); ++cut) {
+        // The client has events 0 … cut.
+        REQUIRE(order.next(all.events[cut]));
+        if (all.events[cut].type == messages::EventType::content_block_delta)
+            released += all.events[cut].text;
+        produced.insert(produced.end(), all.raw[cut].ids.begin(), all.raw[cut].ids.end());
+        Bench b;
+        b.open();
+        pipe::Envelope envelope;
+        envelope.attempt = 2;
+        envelope.continuation = pipe::Continuation{
+            produced, order.block_open() ? static_cast<int32_t>(order.next_index()) - 1 : -1,
+            released.size(), released};
+        b.desk.cases["req_1"].order = order;
+        auto& c = b.ask("req_1", R"("max_tokens":20,"temperature":0.9)", envelope);
+        b.run();
+        INFO("cut after event " << cut);
+        REQUIRE(c.end);
+        CHECK(c.end->ok());
+        CHECK(released + c.text == all.text);
+        CHECK(c.events.size() == all.events.size() - cut - 1);
+        CHECK(c.end->usage->output_tokens == all.end->usage->output_tokens);
+        CHECK(c.end->usage->input_tokens == all.end->usage->input_tokens);
+    }
+}
+
+TEST_CASE("what is left when the worker stops ends retryable", "[service]") {
+    Bench b;
+    b.open();
+    auto& c = b.ask("req_1", R"("max_tokens":100)");
+    for (int i = 0; i < 5; ++i) b.service->step();
+    b.service->abandon("draining");
+    REQUIRE(c.end);
+    CHECK(c.end->status == "api_error");
+    CHECK(c.end->reason == "draining");
+    CHECK(c.end->retryable);
+    CHECK(b.service->empty());
+}
+
+TEST_CASE("status tells load, blocks and what each flow's live requests cost", "[service]") {
+    Bench b;
+    b.open();
+    pipe::Envelope envelope;
+    envelope.flow = "org-a";
+    b.ask("req_1", R"("max_tokens":100)", envelope);
+    for (int i = 0; i < 5; ++i) b.service->step();
+    const auto status = b.service->status();
+    CHECK(status.running == 1);
+    CHECK(status.waiting == 0);
+    CHECK(status.kv_total == 64);
+    CHECK(status.kv_free < 64);
+    CHECK(status.longest_ms > 0);
+    REQUIRE(status.charges.size() == 1);
+    CHECK(status.charges[0].flow == "org-a");
+    CHECK(status.charges[0].cost_s == Approx(b.service->engine().stats().busy_s));
+}
