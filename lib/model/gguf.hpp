@@ -57,12 +57,14 @@ class Gguf {
     std::optional<std::vector<float>> reals(std::string_view key) const;
     std::optional<std::vector<int64_t>> integers(std::string_view key) const;
     std::vector<std::string> keys() const;  // in file order
-    std::string show(std::string_view key) const;  // for `infer-worker info`: short, arrays abridged
+    // For people to look at: short, printable, arrays abridged.
+    std::string show(std::string_view key) const;
 
     const std::vector<Tensor>& tensors() const;
     const Tensor* tensor(std::string_view name) const;  // nullptr when absent
     uint64_t file_bytes() const;
-    std::string_view content_hash() const;  // SHA-256 of the file, 64 hex digits; computed at first call
+    // SHA-256 of the file, 64 hex digits; computed at the first call.
+    std::string_view content_hash() const;
     // Tells the kernel that the file's pages are no longer needed (weights have been repacked).
     void drop_pages() const;
 

@@ -90,22 +90,20 @@ Result<void> walk(Cursor& cursor, Kind kind, std::string_view key, int depth, En
 }  // namespace
 
 std::string gguf::quote(std::string_view text, size_t most) {
+    const bool cut = text.size() > most;
+    if (cut) text = text.substr(0, base::utf8_complete_prefix(text.substr(0, most)));
+    const bool valid = base::utf8_valid(text);
     std::string out = "'";
-    for (size_t i = 0; i < text.size(); ++i) {
-        if (i == most) {
-            out += "…";
-            break;
-        }
-        const auto byte = static_cast<uint8_t>(text[i]);
+    for (const char c : text) {
+        const auto byte = static_cast<uint8_t>(c);
         if (byte == '\n')
             out += "\\n";
-        else if (byte < 0x20 || byte == 0x7f)
+        else if (byte < 0x20 || byte == 0x7f || (byte >= 0x80 && !valid))
             out += fmt::format("\\x{:02x}", byte);
         else
-            out += text[i];
+            out += c;
     }
-    out.resize(base::utf8_complete_prefix(out));
-    return out + "'";
+    return out + (cut ? "…'" : "'");
 }
 
 Result<void> Gguf::Impl::parse() {

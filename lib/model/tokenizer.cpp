@@ -326,6 +326,10 @@ std::string_view Tokenizer::bytes(Token token) const {
     return impl_->text(static_cast<uint32_t>(token));
 }
 
+std::string_view Tokenizer::spelling(Token token) const {
+    return impl_->valid(token) ? impl_->text(static_cast<uint32_t>(token)) : std::string_view();
+}
+
 std::string Tokenizer::decode(std::span<const Token> tokens) const {
     std::string out;
     for (const Token token : tokens) out += bytes(token);

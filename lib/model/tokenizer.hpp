@@ -43,6 +43,8 @@ class Tokenizer {
 
     // The bytes of one token; empty for control tokens. May end inside a UTF-8 character.
     std::string_view bytes(Token token) const;
+    // The same, but of a control token its spelling: for people to look at, never for an answer.
+    std::string_view spelling(Token token) const;
     std::string decode(std::span<const Token> tokens) const;
     bool is_control(Token token) const;
     bool is_end_of_generation(Token token) const;  // EOS, EOT, end of turn

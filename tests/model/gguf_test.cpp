@@ -92,6 +92,7 @@ TEST_CASE("a well-formed file gives back what was written", "[gguf]") {
         CHECK(file->strings("a.integers") == std::nullopt);
         CHECK(file->keys().size() == 10);
         CHECK(file->keys()[1] == "llama.block_count");
+        CHECK(file->show("a.integers") == "3 × int32: 1, -2, 3");
         CHECK(file->show("a.strings") == "3 × string: 'one', '', 'three'");
         REQUIRE(file->tensors().size() == 2);
         const auto* x = file->tensor("x");
@@ -262,4 +263,17 @@ TEST_CASE("a file is opened from disk, and what is no file is refused by name", 
     CHECK(missing.error().what.find(path) != std::string::npos);
     CHECK_FALSE(Gguf::open("/"));
     CHECK_FALSE(Gguf::open("/dev/null"));
+}
+
+TEST_CASE("what is shown of a hostile name is short and printable", "[gguf]") {
+    test::GgufWriter writer;
+    writer.string("bad", "\xff\x01\n\x7f")
+        .string("long", std::string(1000, 'x'))
+        .string("cut", "ab日本");
+    const auto file = Gguf::parse(writer.build());
+    REQUIRE(file);
+    CHECK(file->show("bad") == "'\\xff\\x01\\n\\x7f'");
+    CHECK(file->show("long") == "'" + std::string(64, 'x') + "…'");
+    CHECK(file->show("cut") == "'ab日本'");
+    CHECK(file->show("nothing").empty());
 }

@@ -9,6 +9,7 @@
 
 #include "model/bpe.hpp"
 #include "model/gguf.hpp"
+#include "model/markup.hpp"
 #include "model/pretokenizer.hpp"
 #include "small_vocabulary.hpp"
 #include "support/model_file.hpp"
@@ -85,16 +86,26 @@ TEST_CASE("every reference case gives exactly the reference's ids", "[tokenizer]
     const auto document = parser.load(PARLEY_SOURCE_DIR "/tests/data/tokenizer-cases.json");
     REQUIRE(document.error() == simdjson::SUCCESS);
     int cases = 0;
+    int differing = 0;
     for (const auto one : document["cases"]) {
         const std::string_view text = one["text"];
         std::vector<Token> ids;
         for (const auto id : one["ids"]) ids.push_back(static_cast<Token>(int64_t(id)));
         INFO("text: " << text);
         CHECK(tokenizer->encode(text) == ids);
+        std::vector<Token> marked = ids;
+        simdjson::dom::array special;
+        if (one["ids_special"].get(special) == simdjson::SUCCESS) {
+            marked.clear();
+            for (const auto id : special) marked.push_back(static_cast<Token>(int64_t(id)));
+            ++differing;
+        }
+        CHECK(model::encode_markup(*tokenizer, text) == marked);
         if (bool(one["decoded_equals_text"])) CHECK(tokenizer->decode(ids) == text);
         ++cases;
     }
     CHECK(cases == 320);
+    CHECK(differing == 14);
 }
 
 TEST_CASE("the model's vocabulary loads quickly, and saved, more quickly still", "[tokenizer]") {
