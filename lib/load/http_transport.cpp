@@ -162,7 +162,7 @@ class HttpTransport final : public Transport {
         for (size_t i = 0; i < targets_.size(); ++i) {
             const int fd =
                 ::socket(targets_[i].family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-            if (fd < 0) return base::fail(base::errno_error(errno, "make a socket"));
+            if (fd < 0) return base::fail(base::errno_error(errno, "cannot make a socket"));
             int number = 0;
             if (::connect(fd, reinterpret_cast<sockaddr*>(&targets_[i].storage),
                           targets_[i].size) != 0) {
@@ -180,7 +180,7 @@ class HttpTransport final : public Transport {
                 target_ = i;
                 return {};
             }
-            why = base::errno_error(number, fmt::format("connect to '{}'", name_)).what;
+            why = base::errno_error(number, fmt::format("cannot connect to '{}'", name_)).what;
         }
         return base::fail(Errc::unavailable, why);
     }

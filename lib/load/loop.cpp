@@ -11,19 +11,20 @@ namespace parley::load {
 
 base::Result<std::unique_ptr<Loop>> Loop::make() {
     const int epoll_fd = ::epoll_create1(EPOLL_CLOEXEC);
-    if (epoll_fd < 0) return base::fail(base::errno_error(errno, "make an epoll descriptor"));
+    if (epoll_fd < 0)
+        return base::fail(base::errno_error(errno, "cannot make an epoll descriptor"));
     const int timer_fd = ::timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
     if (timer_fd < 0) {
         const int number = errno;
         ::close(epoll_fd);
-        return base::fail(base::errno_error(number, "make a timer descriptor"));
+        return base::fail(base::errno_error(number, "cannot make a timer descriptor"));
     }
     std::unique_ptr<Loop> out(new Loop(epoll_fd, timer_fd));
     epoll_event event{};
     event.events = EPOLLIN;
     event.data.ptr = nullptr;  // the timer
     if (::epoll_ctl(epoll_fd, EPOLL_CTL_ADD, timer_fd, &event) != 0)
-        return base::fail(base::errno_error(errno, "watch a timer"));
+        return base::fail(base::errno_error(errno, "cannot watch a timer"));
     return out;
 }
 
@@ -37,7 +38,7 @@ base::Result<void> Loop::add(int fd, bool read, bool write, Watcher& watcher) {
     event.events = (read ? EPOLLIN : 0u) | (write ? EPOLLOUT : 0u);
     event.data.ptr = &watcher;
     if (::epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, fd, &event) != 0)
-        return base::fail(base::errno_error(errno, "watch a descriptor"));
+        return base::fail(base::errno_error(errno, "cannot watch a descriptor"));
     return {};
 }
 

@@ -87,7 +87,7 @@ Result<std::string> read_stdin(uint64_t bytes_max) {
     while (true) {
         const ssize_t n = ::read(STDIN_FILENO, buffer, sizeof buffer);
         if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return base::fail(base::errno_error(errno, "read standard input"));
+        if (n < 0) return base::fail(base::errno_error(errno, "cannot read standard input"));
         if (n == 0) return out;
         out.append(buffer, static_cast<size_t>(n));
         if (out.size() > bytes_max)

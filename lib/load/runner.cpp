@@ -67,25 +67,23 @@ void Runner::start_due(int64_t now) {
         free_.push_back(resting_.front().second);
         resting_.pop_front();
     }
-    while (!free_.empty() && !plan_is_over(now)) {
-        int64_t intended = now;
-        if (options_.open_loop) {
-            intended = begin_ns_ + arrivals_.next_ns();
-            if (intended > now) return;
-            arrivals_.advance();
-        }
+    while (!free_.empty()) {
+        // A start that was due before the end is made, even when we come to it just after.
+        const int64_t intended = options_.open_loop ? begin_ns_ + arrivals_.next_ns() : now;
+        if (intended > now || plan_is_over(intended)) return;
+        if (options_.open_loop) arrivals_.advance();
         const uint32_t slot = free_.back();
         free_.pop_back();
         start(slot, intended, now);
     }
 }
 
-bool Runner::plan_is_over(int64_t now) {
+bool Runner::plan_is_over(int64_t at) const {
     if (options_.requests && stats_.starts >= options_.requests) return true;
     if (!options_.duration_ms) return false;
     int64_t from = measure_begin_ns_;
     if (options_.warmup_requests == 0) from = begin_ns_ + options_.warmup_ms * kMs;
-    return from >= 0 && now >= from + options_.duration_ms * kMs;
+    return from >= 0 && at >= from + options_.duration_ms * kMs;
 }
 
 int64_t Runner::next_due_ns() const {
@@ -123,18 +121,19 @@ RunResult Runner::run(Transport& transport) {
     bool cut = false;
     while (true) {
         int64_t now = now_ns();
+        if (!draining_ && !stop_asked_ && !abort_asked_) start_due(now);
         if (!draining_ && (stop_asked_ || abort_asked_ || plan_is_over(now))) {
             draining_ = true;
             stopped_ns = now;
             result_.interrupted = stop_asked_ || abort_asked_;
             // What was due by now and found no slot is not forgotten.
-            while (options_.open_loop && !options_.requests &&
-                   begin_ns_ + arrivals_.next_ns() < now) {
+            const auto due = [this] { return begin_ns_ + arrivals_.next_ns(); };
+            while (options_.open_loop && !options_.requests && due() < now &&
+                   (result_.interrupted || !plan_is_over(due()))) {
                 if (arrivals_.next_ns() >= options_.warmup_ms * kMs) ++result_.unstarted;
                 arrivals_.advance();
             }
         }
-        if (!draining_) start_due(now);
         if (draining_ && inflight_ == 0) break;
         if (draining_ && !cut &&
             (abort_asked_ || now >= stopped_ns + options_.drain_timeout_ms * kMs)) {

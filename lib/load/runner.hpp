@@ -84,7 +84,7 @@ class Runner final : private TransportSink {
     void on_done(uint32_t slot, const Outcome& outcome) override;
     void start(uint32_t slot, int64_t intended_ns, int64_t now_ns);
     void start_due(int64_t now_ns);
-    bool plan_is_over(int64_t now_ns);
+    bool plan_is_over(int64_t at_ns) const;
     int64_t next_due_ns() const;
     void report_progress(int64_t now_ns);
     const std::string& next_prompt();

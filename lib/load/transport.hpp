@@ -20,8 +20,8 @@ struct Outcome {
     // Empty: fine. Else what went wrong: a word of ours (connect_refused, connect_timeout,
     // connect_failed, no_descriptor, read_timeout, request_timeout, reset, closed_early, bad_http,
     // not_sse, too_large, peer_gone, cancelled) or an error type of the Messages API.
-    std::string error;
-    std::string detail;
+    std::string error = {};
+    std::string detail = {};
     int http_status = 0;   // 0: none came
     bool reached = false;  // something answered: the target is there
 };
@@ -54,9 +54,9 @@ class Transport {
 };
 
 struct HttpOptions {
-    std::string url;          // http://HOST:PORT[/base]
-    std::string api_key;      // empty: none is sent
-    bool timestamps = false;  // ask chatd for the worker's time stamps (comment lines)
+    std::string url = {};      // http://HOST:PORT[/base]
+    std::string api_key = {};  // empty: none is sent
+    bool timestamps = false;   // ask chatd for the worker's time stamps (comment lines)
     uint32_t slots = 1;
     int64_t connect_timeout_ms = 5000;
     int64_t read_timeout_ms = 60'000;      // no byte for so long
@@ -69,7 +69,7 @@ base::Result<std::unique_ptr<Transport>> make_http_transport(Loop& loop, HttpOpt
                                                              TransportSink& sink);
 
 struct PipeOptions {
-    std::string endpoint;  // ipc://…, tcp://…
+    std::string endpoint = {};  // ipc://…, tcp://…
     std::string org = "loadgen";
     std::string cls = "streaming";  // interactive, streaming, batch
     uint32_t slots = 1;

@@ -256,8 +256,8 @@ Result<std::unique_ptr<MetricsServer>> MetricsServer::start(MetricsServerOptions
                         options.address));
     auto impl = std::make_unique<Impl>(std::move(options), registry);
     const auto failed = [&](int number) {
-        auto error =
-            base::errno_error(number, fmt::format("bind metrics to '{}'", impl->options.address));
+        auto error = base::errno_error(
+            number, fmt::format("cannot bind metrics to '{}'", impl->options.address));
         return base::fail(Errc::unavailable, error.what);
     };
     impl->listener =
