@@ -67,7 +67,7 @@ struct Client::Impl final : pipe::AskerHandler {
             it->second.sent_ms = 0;
             next_to_send = std::min(next_to_send, it->first);
             hold_until_ms = now() + 100;
-            if (!meta.ok() && !meta.retryable && meta.status != "cancelled") {
+            if (meta.status == "invalid_request_error" && meta.reason != "asked_twice") {
                 CommandReply reply;
                 reply.error = base::Error{base::Errc::invalid, meta.message};
                 ready.emplace_back(it->first, std::move(reply));
@@ -81,12 +81,13 @@ struct Client::Impl final : pipe::AskerHandler {
         if (parser.parse(reply.json).get(document) != simdjson::SUCCESS) {
             reply.error = base::Error{base::Errc::internal, "the store's reply is not JSON"};
         } else if (document["error"].get(error) == simdjson::SUCCESS) {
-            std::string_view code = "internal", what, reason;
-            (void)error["code"].get(code);
-            (void)error["what"].get(what);
-            (void)error["reason"].get(reason);
-            reply.error = base::Error{errc_of(code), std::string(what)};
-            reply.reason = reason;
+            const auto text = [&](const char* name) -> std::string {
+                std::string_view value;
+                return error[name].get(value) == simdjson::SUCCESS ? std::string(value)
+                                                                   : std::string{};
+            };
+            reply.error = base::Error{errc_of(text("code")), text("what")};
+            reply.reason = text("reason");
         }
         ready.emplace_back(it->first, std::move(reply));
     }
@@ -181,6 +182,9 @@ base::Result<void> Client::submit(std::string command_json, Done done, int64_t d
 }
 
 int Client::fd() const { return impl_->asker->link().fd(); }
+void Client::set_wake(std::function<void()> wake) {
+    impl_->asker->link().set_wake(std::move(wake));
+}
 int64_t Client::wait_ms() const { return pipe::kTickMs; }
 
 void Client::step() {

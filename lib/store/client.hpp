@@ -57,6 +57,9 @@ class Client {
     base::Result<void> submit(std::string command_json, Done done, int64_t deadline_ms = 0);
 
     int fd() const;
+    // Called, at most once until the next step(), when a submit() outside of step() has used up the edge
+    // of fd(): post a step(). Without it a reply may wait for wait_ms().
+    void set_wake(std::function<void()> wake);
     int64_t wait_ms() const;  // until step() is due without any event
     void step();              // never waits
 

@@ -1,0 +1,253 @@
+// Orgs, keys and users: commands to the running store, or to the store itself when none runs.
+#include <fmt/format.h>
+#include <simdjson.h>
+
+#include <iostream>
+#include <memory>
+#include <optional>
+#include <thread>
+
+#include "base/json.hpp"
+#include "base/log.hpp"
+#include "base/text.hpp"
+#include "options.hpp"
+#include "store/client.hpp"
+#include "store/commands.hpp"
+#include "store/reader.hpp"
+#include "store/secret.hpp"
+
+namespace parley::convstore {
+namespace {
+
+using base::Errc;
+using base::fail;
+using base::Result;
+
+// Whoever holds the writer's lock runs the command: the server through its socket, or, when the lock is
+// free, we do. Never two writers: opening takes the lock or fails.
+class Hand {
+  public:
+    explicit Hand(const Options& o) : o_(o) {}
+
+    Result<void> reach() {
+        const int64_t until_ms = base::system_clock().mono_ms() + o_.wait_ms;
+        for (;;) {
+            store::WriterOptions options;
+            options.env.dir = o_.places().store();
+            options.env.map_bytes = o_.server.writer.env.map_bytes;
+            auto writer = store::Writer::open(options);
+            if (writer) {
+                writer_ = std::move(*writer);
+                return {};
+            }
+            if (writer.error().code != Errc::conflict) return fail(writer.error());
+            if (!client_) {
+                store::ClientOptions asker;
+                asker.endpoint = o_.places().store_endpoint();
+                asker.name = "convstore-admin";
+                auto client = store::Client::connect(asker);
+                if (!client) return fail(client.error());
+                client_ = std::move(*client);
+            }
+            const int64_t look_again_ms = base::system_clock().mono_ms() + 200;
+            while (base::system_clock().mono_ms() < look_again_ms) {
+                client_->step();
+                if (client_->connected()) return {};
+                std::this_thread::sleep_for(std::chrono::milliseconds(2));
+            }
+            if (base::system_clock().mono_ms() >= until_ms)
+                return fail(
+                    Errc::unavailable,
+                    fmt::format("a writer holds the store '{}', and nothing answers at '{}': is it "
+                                "starting, or stuck?",
+                                options.env.dir, o_.places().store_endpoint()));
+        }
+    }
+
+    // The reply object of a command that succeeded.
+    Result<std::string> run(const std::string& command) {
+        if (writer_) {
+            auto outcome = writer_->apply_one(command);
+            if (!outcome) return fail(outcome.error());
+            if (!outcome->refused) return std::move(outcome->json);
+            return fail(outcome->code, text(outcome->json, "/error/what"));
+        }
+        auto reply = client_->call(command, o_.wait_ms);
+        if (!reply) return fail(reply.error());
+        if (reply->error) return fail(*reply->error);
+        return std::move(reply->json);
+    }
+
+    static std::string text(std::string_view json, std::string_view pointer) {
+        simdjson::dom::parser parser;
+        std::string_view value;
+        if (parser.parse(json).at_pointer(pointer).get(value) != simdjson::SUCCESS) return {};
+        return std::string(value);
+    }
+
+  private:
+    const Options& o_;
+    std::unique_ptr<store::Writer> writer_;
+    std::unique_ptr<store::Client> client_;
+};
+
+int done(const Result<void>& result) {
+    return result ? 0 : base::report("convstore", result.error());
+}
+
+Result<void> valid_object(const std::string& text) {
+    simdjson::dom::parser parser;
+    simdjson::dom::object object;
+    if (parser.parse(text).get(object) != simdjson::SUCCESS)
+        return fail(Errc::usage, "--limits should be a JSON object");
+    return {};
+}
+
+Result<void> make_org(const Options& o) {
+    if (auto valid = valid_object(o.limits); !valid) return valid;
+    Hand hand(o);
+    if (auto reached = hand.reach(); !reached) return reached;
+    store::OrgCreate command;
+    command.name = o.name;
+    command.weight = o.weight;
+    command.limits = o.limits;
+    auto reply = hand.run(command.json());
+    if (!reply) return fail(reply.error());
+    const std::string id = Hand::text(*reply, "/org");
+    std::string out = id;
+    if (o.json) {
+        out.clear();
+        base::JsonWriter(out).object().field("org", id).field("name", o.name).end();
+    }
+    return put_out(out + "\n");
+}
+
+Result<void> make_key(const Options& o) {
+    if (auto valid = valid_object(o.limits); !valid) return valid;
+    Hand hand(o);
+    if (auto reached = hand.reach(); !reached) return reached;
+    auto pepper = store::read_pepper(o.places().store());
+    if (!pepper) return fail(pepper.error());
+    const store::NewApiKey made = store::new_api_key();
+    store::KeyCreate command;
+    command.org = o.org;
+    command.user = o.user;
+    command.name = o.name;
+    command.hash = base::hex(store::api_key_hash(made.secret, *pepper));
+    command.prefix = made.prefix;
+    command.scopes = o.scopes;
+    command.models = o.models;
+    command.service_class = o.service_class;
+    command.limits = o.limits;
+    if (o.expires_in_ms > 0) command.expires_ms = base::system_clock().wall_ms() + o.expires_in_ms;
+    auto reply = hand.run(command.json());
+    if (!reply) return fail(reply.error());
+    std::string out = made.secret;
+    if (o.json) {
+        out.clear();
+        base::JsonWriter w(out);
+        w.object().field("key", made.secret).field("org", Hand::text(*reply, "/org"));
+        w.field("key_id", Hand::text(*reply, "/key_id"))
+            .field("prefix", made.prefix)
+            .field("user", o.user)
+            .end();
+    }
+    return put_out(out + "\n");
+}
+
+Result<void> revoke_key(const Options& o) {
+    Hand hand(o);
+    if (auto reached = hand.reach(); !reached) return reached;
+    auto reply = hand.run(store::KeyRevoke{o.key_id}.json());
+    if (!reply) return fail(reply.error());
+    if (!o.json) return {};
+    std::string out;
+    base::JsonWriter(out).object().field("key_id", o.key_id).field("revoked", true).end();
+    return put_out(out + "\n");
+}
+
+Result<void> make_user(const Options& o) {
+    store::UserCreate command;
+    command.org = o.org;
+    command.name = o.user;
+    command.replace = o.replace;
+    if (o.password_stdin) {
+        std::string password;
+        std::getline(std::cin, password);
+        if (!password.empty() && password.back() == '\r') password.pop_back();
+        auto hash = store::hash_password(password);
+        if (!hash) return fail(hash.error());
+        command.password_hash = std::move(*hash);
+    }
+    Hand hand(o);
+    if (auto reached = hand.reach(); !reached) return reached;
+    auto reply = hand.run(command.json());
+    if (!reply) return fail(reply.error());
+    std::string out = Hand::text(*reply, "/user");
+    if (o.json) {
+        const std::string id = std::move(out);
+        out.clear();
+        base::JsonWriter(out)
+            .object()
+            .field("user", o.user)
+            .field("user_id", id)
+            .field("org", Hand::text(*reply, "/org"))
+            .end();
+    }
+    return put_out(out + "\n");
+}
+
+Result<void> list_orgs(const Options& o) {
+    auto reader = store::open_reader(o.store_path());
+    if (!reader) return fail(reader.error());
+    auto rows = (*reader)->orgs();
+    if (!rows) return fail(rows.error());
+    std::string out;
+    for (const auto& row : *rows)
+        out += (o.json ? store::to_json(row)
+                       : fmt::format("{}  {}", store::show_id(store::kOrg, row.id), row.name)) +
+               "\n";
+    return put_out(out);
+}
+
+Result<void> list_keys(const Options& o) {
+    auto reader = store::open_reader(o.store_path());
+    if (!reader) return fail(reader.error());
+    std::optional<store::Ulid> org;
+    if (!o.org.empty()) {
+        org = store::parse_id(store::kOrg, o.org);
+        if (!org) {
+            auto row = (*reader)->org_by_name(o.org);
+            if (!row) return fail(row.error());
+            org = row->id;
+        }
+    }
+    auto rows = (*reader)->api_keys(org);
+    if (!rows) return fail(rows.error());
+    std::string out;
+    for (const auto& row : *rows) {
+        if (o.json) {
+            out += store::to_json(row) + "\n";
+            continue;
+        }
+        const int64_t now = base::system_clock().wall_ms();
+        const char* state = row.revoked_ms                            ? "revoked"
+                            : row.expires_ms && row.expires_ms <= now ? "expired"
+                                                                      : "valid";
+        out += fmt::format("{}  {}…  {:7}  {}  {}  {}\n", store::show_id(store::kKey, row.id),
+                           row.prefix, state, store::show_id(store::kOrg, row.org), row.user_name,
+                           row.name);
+    }
+    return put_out(out);
+}
+
+}  // namespace
+
+int org_create(const Options& o) { return done(make_org(o)); }
+int org_list(const Options& o) { return done(list_orgs(o)); }
+int key_create(const Options& o) { return done(make_key(o)); }
+int key_list(const Options& o) { return done(list_keys(o)); }
+int key_revoke(const Options& o) { return done(revoke_key(o)); }
+int user_create(const Options& o) { return done(make_user(o)); }
+
+}  // namespace parley::convstore

@@ -1,0 +1,125 @@
+#include "options.hpp"
+
+namespace parley::convstore {
+namespace {
+
+void state(base::Verb& verb, Options& o) {
+    verb.option("--state", o.daemon.state, "state folder").env("PARLEY_STATE");
+}
+void store(base::Verb& verb, Options& o) {
+    state(verb, o);
+    verb.option("--store", o.store_dir, "store folder (default: store in the state folder)");
+}
+void admin(base::Verb& verb, Options& o) {
+    state(verb, o);
+    verb.flag("--json", o.json, "one JSON object a line");
+    verb.duration("--wait", o.wait_ms, "how long to wait for the running store");
+}
+
+}  // namespace
+
+base::Result<Options> parse_options(int argc, const char* const* argv) {
+    Options o;
+    base::Cli cli("convstore", "the store of parley: its only writer, and what follows its log");
+
+    auto serve = cli.verb("serve", "write what askers command, publish every commit");
+    o.daemon.declare(serve);
+    serve.option("--bind", o.server.endpoint,
+                 "endpoint for commands (default: run/convstore.sock)");
+    serve.option("--changes-bind", o.server.changes_endpoint,
+                 "endpoint that commits are published at (default: run/changes.sock)");
+    serve.size("--map-size", o.server.writer.env.map_bytes,
+               "address space for the store's file: its largest size");
+    serve
+        .option("--readers-max", o.server.writer.env.readers_max,
+                "reader slots, over all processes")
+        .range(16, 65'536);
+    serve.option("--batch-max", o.server.batch_max, "commands in one commit at most")
+        .range(1, 65'536);
+    serve.option("--commands-max", o.server.commands_max,
+                 "commands that wait at most; more are refused");
+    serve.size("--command-bytes-max", o.server.writer.command_bytes_max,
+               "size of one command at most");
+    serve.duration("--idempotency-ttl", o.server.writer.idem_ttl_ms,
+                   "how long an idempotency key is kept");
+    serve.duration("--journal-ttl", o.server.writer.journal_ttl_ms,
+                   "how long a journal is kept after its answer ended");
+    serve.duration("--feed-ttl", o.server.writer.feed_ttl_ms, "how long a user's feed is kept");
+    serve.duration("--gc-interval", o.server.gc_interval_ms,
+                   "time between two steps of clearing away");
+    serve.option("--gc-rows-max", o.server.writer.gc_rows_max, "rows looked at in one such step");
+    serve.duration("--lock-wait", o.lock_wait_ms, "how long to wait for another writer to go");
+
+    auto get = cli.verb("get", "print one row as JSON");
+    store(get, o);
+    get.option("TABLE", o.table, "the table, as in parley-store(5)").required();
+    get.option("KEY", o.key, "the key: ids, numbers or hex, joined by '/'").required();
+
+    auto tail = cli.verb("tail", "print every commit once, in order");
+    store(tail, o);
+    tail.flag("--follow", o.follow, "go on with what is committed from now on");
+    tail.option("--since", o.since, "begin after this sequence number");
+    tail.option("--cursor", o.cursor, "file that keeps the position over restarts");
+    tail.option("--changes", o.server.changes_endpoint,
+                "endpoint of the running store's commits (default: run/changes.sock)");
+
+    auto dump = cli.verb("export", "print all rows as JSON Lines");
+    store(dump, o);
+    dump.option("--table", o.tables, "only this table; may be given again");
+
+    auto backup = cli.verb("backup", "copy the store while it runs, and verify the copy");
+    store(backup, o);
+    backup.option("DIR", o.dir, "new or empty folder for the copy").required();
+    backup.flag("--json", o.json, "one JSON object");
+
+    auto check = cli.verb("check", "read every value and what tables say of each other");
+    store(check, o);
+    check.flag("--json", o.json, "one JSON object a line");
+    check.option("--findings-max", o.findings_max, "findings to print");
+
+    auto org = cli.verb("org", "organisations");
+    auto org_create = org.verb("create", "make an org");
+    admin(org_create, o);
+    org_create.option("NAME", o.name, "its name, unique in this store").required();
+    org_create.option("--weight", o.weight, "its share in the fair queue");
+    org_create.option("--limits", o.limits, "JSON object of limits");
+    auto org_list = org.verb("list", "list the orgs");
+    store(org_list, o);
+    org_list.flag("--json", o.json, "one JSON object a line");
+
+    auto key = cli.verb("key", "API keys");
+    auto key_create = key.verb("create", "make a key and print it, this once");
+    admin(key_create, o);
+    key_create.option("--org", o.org, "name or id of the org").required();
+    key_create.option("--user", o.user, "the user who is meant without x-user-id");
+    key_create.option("--name", o.name, "a label");
+    key_create.option("--scope", o.scopes, "allow only this; may be given again");
+    key_create.option("--model", o.models, "allow only this model; may be given again");
+    key_create.option("--class", o.service_class, "lower every request to this class")
+        .choices({"streaming", "batch"});
+    key_create.option("--limits", o.limits, "JSON object of limits");
+    key_create.duration("--expires-in", o.expires_in_ms, "time until it expires; 0 is never");
+    auto key_list = key.verb("list", "list the keys, without their secrets");
+    store(key_list, o);
+    key_list.flag("--json", o.json, "one JSON object a line");
+    key_list.option("--org", o.org, "only of this org");
+    auto key_revoke = key.verb("revoke", "refuse a key from now on");
+    admin(key_revoke, o);
+    key_revoke.option("KEY-ID", o.key_id, "key_…, as listed").required();
+
+    auto user = cli.verb("user", "users who log in");
+    auto user_create = user.verb("create", "make a user");
+    admin(user_create, o);
+    user_create.option("--org", o.org, "name or id of the org").required();
+    user_create.option("--user", o.user, "the user's name").required();
+    user_create.flag("--password-stdin", o.password_stdin,
+                     "read the password, one line, from stdin");
+    user_create.flag("--replace", o.replace, "give an existing user a new password");
+
+    auto parsed = cli.parse(argc, argv);
+    if (!parsed) return base::fail(parsed.error());
+    o.parsed = std::move(*parsed);
+    return o;
+}
+
+}  // namespace parley::convstore

@@ -1,0 +1,298 @@
+// get, tail, export, backup, check: what reads the store and never writes it.
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <filesystem>
+#include <thread>
+
+#include "base/file.hpp"
+#include "base/json.hpp"
+#include "base/log.hpp"
+#include "base/signals.hpp"
+#include "base/text.hpp"
+#include "options.hpp"
+#include "store/check.hpp"
+#include "store/follower.hpp"
+#include "store/reader.hpp"
+#include "store/record.hpp"
+
+namespace parley::convstore {
+
+using base::Errc;
+using base::fail;
+using base::Result;
+
+Result<void> put_out(std::string_view text) {
+    while (!text.empty()) {
+        const ssize_t wrote = ::write(STDOUT_FILENO, text.data(), text.size());
+        if (wrote < 0) {
+            if (errno == EINTR) continue;
+            return fail(base::errno_error(errno, "cannot write to stdout"));
+        }
+        text.remove_prefix(static_cast<size_t>(wrote));
+    }
+    return {};
+}
+
+namespace {
+
+int done(const Result<void>& result) {
+    return result ? 0 : base::report("convstore", result.error());
+}
+
+Result<store::Table> table_of(std::string_view name) {
+    for (size_t i = 0; i < store::kTables; ++i) {
+        const auto table = static_cast<store::Table>(i);
+        if (store::table_name(table) == name) return table;
+    }
+    return fail(Errc::usage, fmt::format("no table '{}': see parley-store(5)", name));
+}
+
+Result<std::shared_ptr<store::Env>> open_env(const std::string& dir) {
+    store::EnvOptions options;
+    options.dir = dir;
+    return store::Env::open(options);
+}
+
+// Parts joined by '/': an id is its 16 bytes (and in a message's key brings its bucket), a number is 8
+// bytes, x… is hex, anything else is itself.
+Result<std::string> parse_key(store::Table table, std::string_view text) {
+    std::string key;
+    for (size_t at = 0; at <= text.size();) {
+        const size_t end = std::min(text.find('/', at), text.size());
+        const std::string_view part = text.substr(at, end - at);
+        at = end + 1;
+        const size_t underscore = part.find('_');
+        std::optional<store::Ulid> id;
+        if (underscore != std::string_view::npos)
+            id = base::Ulid::parse(part.substr(underscore + 1));
+        if (id) {
+            if (table == store::Table::msg && !key.empty())
+                store::put_u32(key, store::bucket_of(*id));
+            key += id->view();
+        } else if (part.starts_with("x") && part.size() % 2 == 1 && base::unhex(part.substr(1))) {
+            key += *base::unhex(part.substr(1));
+        } else if (!part.empty() &&
+                   part.find_first_not_of("0123456789") == std::string_view::npos &&
+                   part.size() < 20) {
+            store::put_u64(key, std::stoull(std::string(part)));
+        } else {
+            key += part;
+        }
+        if (end == text.size()) break;
+    }
+    if (key.empty() || key.size() > 511) return fail(Errc::usage, "a key has 1 to 511 bytes");
+    return key;
+}
+
+Result<void> get_row(const Options& o) {
+    auto table = table_of(o.table);
+    if (!table) return fail(table.error());
+    auto key = parse_key(*table, o.key);
+    if (!key) return fail(key.error());
+    auto env = open_env(o.store_path());
+    if (!env) return fail(env.error());
+    std::string json;
+    {
+        auto txn = store::ReadTxn::begin(**env);
+        if (!txn) return fail(txn.error());
+        auto walk = store::Cursor::open(**env, txn->handle(), *table);
+        if (!walk) return fail(walk.error());
+        if (!walk->seek(*key) || walk->key() != *key)
+            return fail(Errc::not_found, fmt::format("no row '{}' in table '{}'", o.key, o.table));
+        if (*table == store::Table::child) {
+            do {
+                json +=
+                    '"' +
+                    store::show_id(store::kMsg,
+                                   base::Ulid::from_bytes(walk->value()).value_or(base::Ulid{})) +
+                    "\"\n";
+            } while (walk->next() && walk->key() == *key);
+            return put_out(json);
+        }
+        auto row = store::decode_record(*table, *key, walk->value());
+        if (!row) return fail(row.error());
+        json = std::move(*row);
+    }
+    return put_out(json + "\n");
+}
+
+// The lines must be as durable as the cursor that says so. A pipe has no durability to wait for.
+Result<void> settle_output() {
+    struct stat about {};
+    if (::fstat(STDOUT_FILENO, &about) == 0 && S_ISREG(about.st_mode) &&
+        ::fdatasync(STDOUT_FILENO) != 0)
+        return fail(base::errno_error(errno, "cannot sync stdout"));
+    return {};
+}
+
+Result<void> print_changes(const Options& o, const base::SignalFd& signals) {
+    uint64_t after = o.since;
+    if (!o.cursor.empty()) {
+        auto kept = store::load_cursor(o.cursor);
+        if (!kept) return fail(kept.error());
+        after = std::max(after, *kept);
+    }
+    auto reader = store::open_reader(o.store_path());
+    while (!reader && reader.error().code == Errc::unavailable && o.follow) {
+        if (const auto number = signals.next(); number && *number != SIGHUP) return {};
+        std::this_thread::sleep_for(std::chrono::milliseconds(200));
+        reader = store::open_reader(o.store_path());
+    }
+    if (!reader) return fail(reader.error());
+    store::FollowerOptions options;
+    options.after = after;
+    if (o.follow)
+        options.changes_endpoint = o.server.changes_endpoint.empty() ? o.places().changes_endpoint()
+                                                                     : o.server.changes_endpoint;
+    auto follower = store::Follower::open(**reader, options);
+    if (!follower) return fail(follower.error());
+    for (;;) {
+        auto changes = (*follower)->next();
+        if (!changes) return fail(changes.error());
+        if (!changes->empty()) {
+            std::string out;
+            for (const auto& change : *changes) out += change.json + "\n";
+            if (auto put = put_out(out); !put) return put;
+            if (!o.cursor.empty()) {
+                if (auto settled = settle_output(); !settled) return settled;
+                if (auto saved = store::save_cursor(o.cursor, (*follower)->position()); !saved)
+                    return saved;
+            }
+        } else if (!o.follow) {
+            return {};
+        } else {
+            (*follower)->wait(signals.fd());
+        }
+        while (const auto number = signals.next()) {
+            if (*number != SIGHUP) return {};
+        }
+    }
+}
+
+Result<void> export_all(const Options& o) {
+    std::vector<store::Table> tables;
+    for (const auto& name : o.tables) {
+        auto table = table_of(name);
+        if (!table) return fail(table.error());
+        tables.push_back(*table);
+    }
+    if (tables.empty()) {
+        // All but what serves the writer alone.
+        for (size_t i = 0; i < store::kTables; ++i) {
+            const auto table = static_cast<store::Table>(i);
+            if (table != store::Table::reply && table != store::Table::meta)
+                tables.push_back(table);
+        }
+    }
+    auto env = open_env(o.store_path());
+    if (!env) return fail(env.error());
+    for (const store::Table table : tables) {
+        auto count =
+            store::each_row(**env, table, [&](std::string_view key, std::string_view json) {
+                std::string line;
+                base::JsonWriter(line)
+                    .object()
+                    .field("table", store::table_name(table))
+                    .field("key", base::hex(key))
+                    .key("row")
+                    .raw(json)
+                    .end();
+                return put_out(line + "\n");
+            });
+        if (!count) return fail(count.error());
+    }
+    return {};
+}
+
+Result<bool> scrub(const Options& o, store::Env& env, std::string& out) {
+    auto report = store::check_store(env, o.findings_max);
+    if (!report) return fail(report.error());
+    for (const auto& finding : report->first) {
+        if (o.json) {
+            base::JsonWriter(out)
+                .object()
+                .field("table", finding.table)
+                .field("key", finding.key)
+                .field("what", finding.what)
+                .end();
+        } else {
+            out += fmt::format("table '{}' key {}: {}", finding.table, finding.key, finding.what);
+        }
+        out += '\n';
+    }
+    if (o.json)
+        base::JsonWriter(out)
+            .object()
+            .field("values", report->values)
+            .field("findings", report->findings)
+            .end();
+    else
+        out += fmt::format("{} values read, {} findings", report->values, report->findings);
+    out += '\n';
+    return report->findings == 0;
+}
+
+Result<void> check_it(const Options& o) {
+    auto env = open_env(o.store_path());
+    if (!env) return fail(env.error());
+    std::string out;
+    auto sound = scrub(o, **env, out);
+    if (!sound) return fail(sound.error());
+    if (auto put = put_out(out); !put) return put;
+    if (!*sound)
+        return fail(Errc::corrupt,
+                    fmt::format("the store '{}' is damaged: restore a backup, or report this",
+                                o.store_path()));
+    return {};
+}
+
+Result<void> back_up(const Options& o) {
+    std::error_code ignored;
+    if (std::filesystem::exists(o.dir, ignored) && !std::filesystem::is_empty(o.dir, ignored))
+        return fail(
+            Errc::usage,
+            fmt::format("'{}' is not empty: a backup goes into a new or empty folder", o.dir));
+    auto env = open_env(o.store_path());
+    if (!env) return fail(env.error());
+    if (auto made = base::make_dirs(o.dir); !made) return made;
+    if (auto copied = (*env)->copy_to(o.dir, true); !copied) return copied;
+    if (::chmod((o.dir + "/data.mdb").c_str(), 0600) != 0 || ::chmod(o.dir.c_str(), 0700) != 0)
+        return fail(base::errno_error(errno, fmt::format("cannot make '{}' private", o.dir)));
+    auto copy = open_env(o.dir);
+    if (!copy) return fail("the copy cannot be read", copy.error());
+    Options quiet = o;
+    quiet.findings_max = 0;
+    quiet.json = true;
+    std::string out;
+    auto sound = scrub(quiet, **copy, out);
+    if (!sound) return fail("the copy cannot be read", sound.error());
+    if (!*sound)
+        return fail(Errc::corrupt, fmt::format("the copy in '{}' fails its check: {}", o.dir, out));
+    const uint64_t bytes = std::filesystem::file_size(o.dir + "/data.mdb", ignored);
+    if (!o.json) return put_out(fmt::format("{} bytes in '{}', verified\n", bytes, o.dir));
+    std::string line;
+    base::JsonWriter(line)
+        .object()
+        .field("dir", o.dir)
+        .field("bytes", bytes)
+        .field("verified", true)
+        .end();
+    return put_out(line + "\n");
+}
+
+}  // namespace
+
+int get(const Options& o) { return done(get_row(o)); }
+int tail(const Options& o) {
+    const auto signals = base::SignalFd::block({SIGTERM, SIGINT});
+    return done(print_changes(o, signals));
+}
+int export_rows(const Options& o) { return done(export_all(o)); }
+int backup(const Options& o) { return done(back_up(o)); }
+int check(const Options& o) { return done(check_it(o)); }
+
+}  // namespace parley::convstore
