@@ -11,6 +11,7 @@
 #include <string>
 
 #include "base/clock.hpp"
+#include "base/text.hpp"
 #include "store/commands.hpp"
 #include "store/reader.hpp"
 #include "store/secret.hpp"
