@@ -20,21 +20,39 @@ constexpr int kScoreSums = 4, kValueSums = 6;
 
 static_assert(kPage == kLanes);
 
-// scores[q][16p …] for NP pages from `page`. `queries` is [dim][NQ].
+PARLEY_INLINE void fetch(const uint16_t* p) {
+    _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
+}
+
+// scores[q][16p …] for NP pages from `page`. `queries` is [dim][NQ]. Pages lie far apart, where no
+// prefetcher of the processor's follows: the next ones' keys and these ones' values are asked for here.
 template <int NQ, int NP>
 PARLEY_INLINE void score_pages(const float* queries, uint32_t dim, const uint16_t* const* pages,
-                               uint32_t page, float* scores) {
+                               uint32_t page, uint32_t page_count, float* scores) {
+    constexpr uint32_t kLine = 32;  // halves in a cache line
     Vector sum[NP][NQ];
     for (int p = 0; p < NP; ++p) {
         for (int q = 0; q < NQ; ++q) sum[p][q] = zero();
     }
-    for (uint32_t d = 0; d < dim; ++d) {
+    const uint16_t* next[NP];
+    for (int p = 0; p < NP; ++p) {
+        next[p] = pages[page + p + NP < page_count ? page + p + NP : page + p];
+    }
+    for (uint32_t d = 0; d < dim; d += 2) {
 #pragma GCC unroll 8
         for (int p = 0; p < NP; ++p) {
-            const Vector key = load_half(pages[page + p] + d * kPage);
+            fetch(next[p] + d / 2 * kLine);
+            fetch(pages[page + p] + dim * kPage + d / 2 * kLine);
+        }
+#pragma GCC unroll 2
+        for (uint32_t e = d; e < d + 2; ++e) {
+#pragma GCC unroll 8
+            for (int p = 0; p < NP; ++p) {
+                const Vector key = load_half(pages[page + p] + e * kPage);
 #pragma GCC unroll 16
-            for (int q = 0; q < NQ; ++q) {
-                sum[p][q] = fma(all(queries[d * NQ + q]), key, sum[p][q]);
+                for (int q = 0; q < NQ; ++q) {
+                    sum[p][q] = fma(all(queries[e * NQ + q]), key, sum[p][q]);
+                }
             }
         }
     }
@@ -128,9 +146,9 @@ void attend(const AttentionArgs& args, uint32_t begin) {
     const uint32_t pages = (most + kPage - 1) / kPage;
     uint32_t page = 0;
     for (; page + kPagesAtOnce <= pages; page += kPagesAtOnce) {
-        score_pages<NQ, kPagesAtOnce>(queries, dim, args.pages, page, scores);
+        score_pages<NQ, kPagesAtOnce>(queries, dim, args.pages, page, pages, scores);
     }
-    for (; page < pages; ++page) score_pages<NQ, 1>(queries, dim, args.pages, page, scores);
+    for (; page < pages; ++page) score_pages<NQ, 1>(queries, dim, args.pages, page, pages, scores);
     for (int q = 0; q < NQ; ++q) {
         args.sum[begin + q] = soften(scores + q * kSplit, positions[q], args.max + begin + q);
     }

@@ -62,7 +62,7 @@ struct Q8_0 {
 
 // How far ahead of the block in hand memory is asked for. A matrix is one stream, so past the end of a
 // group this is the next group.
-constexpr uint64_t kAheadBytes = 2560;
+constexpr uint64_t kAheadBytes = 8192;
 
 template <class T, int M>
 __attribute__((noinline)) void groups(const MatmulArgs& args) {
