@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <openssl/sha.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -194,9 +195,11 @@ uint64_t Gguf::file_bytes() const { return impl_->bytes.size(); }
 
 std::string_view Gguf::content_hash() const {
     std::call_once(impl_->hashed, [this] {
-        const auto bytes = impl_->bytes;
-        impl_->hash =
-            base::hex(base::sha256({reinterpret_cast<const char*>(bytes.data()), bytes.size()}));
+        // OpenSSL's uses the CPU's SHA instructions, libsodium's does not: 90 ms instead of 550 for
+        // 98 MB, at every start of a worker.
+        unsigned char digest[SHA256_DIGEST_LENGTH];
+        SHA256(impl_->bytes.data(), impl_->bytes.size(), digest);
+        impl_->hash = base::hex({reinterpret_cast<const char*>(digest), sizeof digest});
     });
     return impl_->hash;
 }

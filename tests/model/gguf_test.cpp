@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <random>
 
+#include "base/text.hpp"
 #include "support/gguf_writer.hpp"
 
 using namespace parley;
@@ -249,8 +250,9 @@ TEST_CASE("a file is opened from disk, and what is no file is refused by name", 
         auto file = Gguf::open(path);
         REQUIRE(file);
         CHECK(file->file_bytes() == sample().build().size());
-        CHECK(file->content_hash().size() == 64);
-        CHECK(file->content_hash() == Gguf::parse(sample().build())->content_hash());
+        const auto bytes = sample().build();
+        CHECK(file->content_hash() ==
+              base::hex(base::sha256({reinterpret_cast<const char*>(bytes.data()), bytes.size()})));
         file->drop_pages();
         touch_all(*file);
         Gguf moved = std::move(*file);
