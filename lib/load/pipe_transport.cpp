@@ -30,7 +30,8 @@ class PipeTransport final : public Transport, Watcher, pipe::AskerHandler {
         pipe::AskerOptions asker;
         asker.link.endpoint = options_.endpoint;
         asker.link.hello.name = "loadgen";
-        asker.requests_max = std::max(options_.slots, 1u);
+        // Cancelled requests count until their END: more than there are slots.
+        asker.requests_max = std::max(asker.requests_max, 4 * options_.slots);
         auto opened = pipe::Asker::open(context_, std::move(asker), *this);
         if (!opened) return base::fail(opened.error());
         asker_ = std::move(*opened);
