@@ -301,8 +301,12 @@ Result<Parsed> Cli::parse(int argc, const char* const* argv) {
     } catch (const CLI::ParseError& error) {
         if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::Success)) {  // help asked for
             CLI::App* at = &impl_->app;
-            while (!at->get_subcommands().empty()) at = at->get_subcommands().front();
-            const std::string help = at->help();
+            std::string path;
+            while (!at->get_subcommands().empty()) {
+                path += (path.empty() ? "" : " ") + at->get_name();
+                at = at->get_subcommands().front();
+            }
+            const std::string help = at->help(path);
             std::fwrite(help.data(), 1, help.size(), stdout);
             parsed.exit = 0;
             return parsed;
