@@ -39,7 +39,8 @@ class Loop {
 // descriptor and never closes it: destroy the watch before the descriptor is closed. It re-arms by
 // itself after each callback, and tells at once of what was readable before. The callback may destroy
 // the watch. For a ZeroMQ socket (ZMQ_FD) the callback must empty the socket by ZMQ_EVENTS, and sends
-// must be followed by the same.
+// must be followed by the same. The descriptor must be one
+// that can be polled (not a plain file): the constructor throws otherwise.
 class FdWatch {
   public:
     FdWatch(Loop& loop, int fd, std::function<void()> on_readable);

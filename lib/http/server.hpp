@@ -119,7 +119,7 @@ class Server {
     using OnRequest = std::function<void(Request request, Writer writer)>;
 
     Server(Loop& loop, Options options, OnHead on_head, OnRequest on_request);
-    ~Server();  // cuts what is left
+    ~Server();  // cuts what is left; never from inside a callback of its own
     Server(const Server&) = delete;
     Server& operator=(const Server&) = delete;
 
