@@ -1,5 +1,23 @@
 // infer-worker: run one model and answer generation requests. See infer-worker(8).
+#include "inspect.hpp"
 #include "options.hpp"
+
+namespace {
+
+int tokenize(const parley::infer_worker::Options& o) {
+    parley::infer_worker::TokenizeOptions to;
+    to.model = o.model;
+    to.chat_template = o.chat_template;
+    for (const auto& word : o.words) to.text = to.text ? *to.text + " " + word : word;
+    to.input = o.input;
+    to.json = o.json;
+    to.special = o.special;
+    to.decode = o.decode;
+    to.messages = o.messages;
+    return parley::infer_worker::run_tokenize(to);
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
     using namespace parley;
@@ -8,5 +26,7 @@ int main(int argc, char** argv) {
     if (options->parsed.exit) return *options->parsed.exit;
     if (options->parsed.is("run")) return infer_worker::run(*options);
     if (options->parsed.is("bench")) return infer_worker::bench(*options);
+    if (options->parsed.is("info")) return infer_worker::run_info(options->model, options->json);
+    if (options->parsed.is("tokenize")) return tokenize(*options);
     return infer_worker::serve(std::move(*options), argc, argv);
 }

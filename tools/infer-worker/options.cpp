@@ -75,7 +75,11 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
 
     auto tokenize = cli.verb("tokenize", "text to token ids");
     declare_model(tokenize, o);
+    tokenize.option("TEXT", o.words, "the text, instead of --input");
     tokenize.option("--input", o.input, "file of text; - is standard input");
+    tokenize.flag("--special", o.special, "spellings of control tokens are control tokens");
+    tokenize.flag("--decode", o.decode, "the input is token ids, the output their text");
+    tokenize.flag("--messages", o.messages, "the input is a Messages API body: its whole prompt");
     tokenize.flag("--json", o.json, "one JSON object");
 
     auto parsed = cli.parse(argc, argv);

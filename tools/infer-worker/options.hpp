@@ -43,7 +43,11 @@ struct Options {
     uint32_t repeats = 3;
 
     // tokenize
+    std::vector<std::string> words;  // the text itself, joined by spaces; empty: `input`
     std::string input = "-";
+    bool special = false;
+    bool decode = false;
+    bool messages = false;
 };
 
 base::Result<Options> parse_options(int argc, const char* const* argv);
