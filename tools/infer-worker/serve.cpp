@@ -15,6 +15,8 @@ namespace {
 
 using base::Level;
 
+constexpr int64_t kCloseMs = 200;
+
 base::Result<pipe::CurveOptions> curve(const Options& o) {
     pipe::CurveOptions out;
     if (o.curve_key.empty()) return out;
@@ -212,7 +214,10 @@ int serve(Options o, int argc, const char* const* argv) {
     }
     const size_t cut = service.live();
     service.abandon("draining");
-    loop.run_once(0);
+    // A connecting peer drops what it has not read when the connection breaks (ZMQ_IMMEDIATE): give it
+    // the time to read its ENDs.
+    const int64_t close_ms = base::system_clock().mono_ms() + kCloseMs;
+    while ((*answerer)->link().up() && base::system_clock().mono_ms() < close_ms) loop.run_once(5);
     base::log(Level::info, "worker.stopped",
               {{"finished", service.counters().finished}, {"cut", cut}});
     return 0;
