@@ -57,7 +57,7 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
 
     auto run = cli.verb("run", "filter: requests on standard input to answers on standard output");
     declare_engine(run, o);
-    run.option("--filter", o.filter, "file of requests, one a line; - is standard input");
+    run.option("--input", o.input, "file of requests, one a line; - is standard input");
     run.flag("--text", o.text, "print the answers' text only");
     run.option("--seed", o.seed, "sampler's seed of requests that name none; -1: drawn for each");
 

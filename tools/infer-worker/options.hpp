@@ -32,7 +32,6 @@ struct Options {
     std::string curve_key, curve_server, curve_allow;
 
     // run
-    std::string filter = "-";
     bool text = false;
     int64_t seed = -1;  // of requests that name none; -1: drawn for each
 

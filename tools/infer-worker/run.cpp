@@ -163,11 +163,11 @@ int run(const Options& options) {
     Options o = options;
     o.nice = 0;
     int fd = STDIN_FILENO;
-    if (o.filter != "-") {
-        fd = ::open(o.filter.c_str(), O_RDONLY | O_CLOEXEC);
+    if (o.input != "-") {
+        fd = ::open(o.input.c_str(), O_RDONLY | O_CLOEXEC);
         if (fd < 0)
             return base::report("infer-worker",
-                                base::errno_error(errno, "cannot open '" + o.filter + "'"));
+                                base::errno_error(errno, "cannot open '" + o.input + "'"));
     }
     auto loaded = load(o);
     if (!loaded) return base::report("infer-worker", loaded.error());
