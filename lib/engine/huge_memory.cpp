@@ -1,6 +1,7 @@
 #include "engine/huge_memory.hpp"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <string>
@@ -8,12 +9,17 @@
 namespace parley::engine {
 namespace {
 constexpr uint64_t kHuge = uint64_t{2} << 20;
-constexpr uint64_t kBytesMax = uint64_t{1} << 46;  // the address space of a process, about
 }  // namespace
 
 base::Result<HugeMemory> HugeMemory::map(uint64_t bytes) {
     const std::string doing = "cannot map " + std::to_string(bytes) + " bytes of memory";
-    if (bytes == 0 || bytes > kBytesMax) return base::fail(base::Errc::again, doing);
+    // Nothing is reserved, so a mapping that can never be filled would succeed and end in a kill.
+    const uint64_t physical = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) *
+                              static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+    if (bytes == 0 || bytes > physical) {
+        return base::fail(base::Errc::again,
+                          doing + ": the machine has " + std::to_string(physical));
+    }
     const uint64_t rounded = (bytes + kHuge - 1) / kHuge * kHuge;
     void* mapped = mmap(nullptr, rounded + kHuge, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

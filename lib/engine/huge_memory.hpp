@@ -2,7 +2,7 @@
 // the system gives them (a page walk per 4 KiB costs a streaming kernel a tenth of its speed).
 //
 // Owns     the mapping. Pages are taken from the system when first touched, not before.
-// Errors   Errc::again when the address space or memory is refused.
+// Errors   Errc::again when the system refuses, or for more than the machine's memory.
 #pragma once
 
 #include <cstddef>

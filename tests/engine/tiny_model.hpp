@@ -1,0 +1,108 @@
+// A llama of a few thousand weights with random values: every kind of tensor, odd sizes, several attention
+// splits. Small enough for the naive kernels, so that whole passes can be compared with them.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/reference/reference.hpp"
+#include "support/gguf_writer.hpp"
+
+namespace parley::test {
+
+struct TinyModel {
+    uint32_t layers = 2;
+    uint32_t embedding = 96;
+    uint32_t heads = 6;
+    uint32_t kv_heads = 2;
+    uint32_t head_dim = 32;
+    uint32_t feed_forward = 160;
+    uint32_t vocab = 83;
+    uint32_t context = 1024;
+    bool own_output = true;
+    uint32_t rope_dims = 32;
+    // Types in turn, tensor by tensor, so that each is somewhere.
+    std::vector<kernels::Type> types{kernels::Type::q4_1, kernels::Type::q8_0, kernels::Type::q4_0,
+                                     kernels::Type::f16,  kernels::Type::bf16, kernels::Type::f32};
+    // Last changes to the file, for the refusals.
+    std::function<void(GgufWriter&)> change;
+    std::string leave_out;  // a tensor's name
+
+    std::vector<uint8_t> build() const {
+        std::mt19937 random{5};
+        GgufWriter file;
+        file.string("general.architecture", "llama")
+            .u32("llama.block_count", layers)
+            .u32("llama.context_length", context)
+            .u32("llama.embedding_length", embedding)
+            .u32("llama.feed_forward_length", feed_forward)
+            .u32("llama.attention.head_count", heads)
+            .u32("llama.attention.head_count_kv", kv_heads)
+            .u32("llama.attention.key_length", head_dim)
+            .u32("llama.attention.value_length", head_dim)
+            .u32("llama.rope.dimension_count", rope_dims)
+            .f32("llama.rope.freq_base", 10000.0f)
+            .f32("llama.attention.layer_norm_rms_epsilon", 1e-5f);
+        if (change) change(file);
+        size_t turn = 0;
+        const auto matrix = [&](const std::string& name, uint64_t rows, uint64_t cols) {
+            const kernels::Type type = types[turn++ % types.size()];
+            if (name != leave_out)
+                file.tensor(name, type, {cols, rows}, weights(random, type, rows * cols));
+        };
+        const auto vector = [&](const std::string& name, uint64_t n) {
+            std::vector<float> values(n);
+            for (float& v : values) v = std::normal_distribution<float>{1.0f, 0.2f}(random);
+            if (name != leave_out) file.tensor_f32(name, {n}, values);
+        };
+        matrix("token_embd.weight", vocab, embedding);
+        for (uint32_t i = 0; i < layers; ++i) {
+            const std::string at = "blk." + std::to_string(i) + ".";
+            vector(at + "attn_norm.weight", embedding);
+            matrix(at + "attn_q.weight", heads * head_dim, embedding);
+            matrix(at + "attn_k.weight", kv_heads * head_dim, embedding);
+            matrix(at + "attn_v.weight", kv_heads * head_dim, embedding);
+            matrix(at + "attn_output.weight", embedding, heads * head_dim);
+            vector(at + "ffn_norm.weight", embedding);
+            matrix(at + "ffn_gate.weight", feed_forward, embedding);
+            matrix(at + "ffn_up.weight", feed_forward, embedding);
+            matrix(at + "ffn_down.weight", embedding, feed_forward);
+        }
+        vector("output_norm.weight", embedding);
+        if (own_output) matrix("output.weight", vocab, embedding);
+        return file.build();
+    }
+
+  private:
+    static std::vector<uint8_t> weights(std::mt19937& random, kernels::Type type, uint64_t count) {
+        const kernels::TypeTraits traits = kernels::traits(type);
+        std::vector<uint8_t> data(count / traits.block_weights * traits.block_bytes);
+        std::normal_distribution<float> normal{0.0f, 0.1f};
+        const auto half_at = [&](uint64_t at, float value) {
+            const uint16_t half = kernels::reference::f32_to_f16(value);
+            std::memcpy(&data[at], &half, 2);
+        };
+        if (traits.block_weights == 1) {
+            for (uint64_t i = 0; i < count; ++i) {
+                const float value = normal(random);
+                if (type == kernels::Type::f32) std::memcpy(&data[i * 4], &value, 4);
+                if (type == kernels::Type::f16) half_at(i * 2, value);
+                if (type == kernels::Type::bf16) {
+                    std::memcpy(&data[i * 2], reinterpret_cast<const char*>(&value) + 2, 2);
+                }
+            }
+            return data;
+        }
+        for (uint8_t& byte : data) byte = static_cast<uint8_t>(random());
+        for (uint64_t at = 0; at < data.size(); at += traits.block_bytes) {
+            half_at(at, type == kernels::Type::q8_0 ? 0.0015f : 0.022f);
+            if (type == kernels::Type::q4_1) half_at(at + 2, -0.16f);
+        }
+        return data;
+    }
+};
+
+}  // namespace parley::test
