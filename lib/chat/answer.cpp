@@ -61,7 +61,24 @@ void Answer::start() {
         if (const auto self = weak.lock()) self->grant();
     });
     begun_ms_ = clock_.mono_ms();
+    if (options_.resumed && !options_.resumed->text.empty()) take_up();
     ask(begun_ms_);
+}
+
+void Answer::take_up() {
+    taking_up_ = true;
+    Event event;
+    event.type = EventType::message_start;
+    event.usage = options_.resumed->usage;
+    push(event, {}, 0);
+    event = {};
+    event.type = EventType::content_block_start;
+    push(event, {}, 0);
+    event.type = EventType::content_block_delta;
+    event.text = std::move(options_.resumed->text);
+    push(event, options_.resumed->produced, 0);
+    options_.resumed.reset();
+    taking_up_ = false;
 }
 
 pipe::Envelope Answer::envelope(int64_t now_ms) const {
@@ -200,7 +217,7 @@ void Answer::push(const Event& event, const std::vector<int32_t>& ids, int64_t s
     produced_.insert(produced_.end(), ids.begin(), ids.end());
     const uint64_t seq = stream_->next_seq();
     stream_->push(event.type, json, stamp_ns);
-    host_.on_checked(*this, Checked{seq, event, ids, offset});
+    if (!taking_up_) host_.on_checked(*this, Checked{seq, event, ids, offset});
 }
 
 void Answer::grant() {

@@ -32,6 +32,13 @@ namespace parley::chat {
 
 inline constexpr int64_t kAnswerTickMs = 25;
 
+// What an answer has already, when it is taken up again in a new epoch.
+struct Resumed {
+    std::string text;  // of block 0
+    std::vector<int32_t> produced;
+    messages::Usage usage;
+};
+
 struct AnswerOptions {
     std::string id;           // request id on the hop; the message id
     std::string model;        // as the client named it
@@ -48,6 +55,7 @@ struct AnswerOptions {
     int64_t stall_ms = 30'000;    // pause that recovery may take, after the first byte
     int64_t patience_ms = 2'000;  // the same before it
     uint64_t jitter_seed = 1;
+    std::optional<Resumed> resumed;  // its events are pushed by start(), without on_checked
 };
 
 // What the host learns of an event, once it is in the stream.
@@ -135,6 +143,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
     void deliver(const messages::Event& event, const pipe::EventMeta& meta);
     void push(const messages::Event& event, const std::vector<int32_t>& ids, int64_t stamp_ns);
     void release_held_stop();
+    void take_up();
     void stop_with(messages::Stop stop);
     void finish(Outcome::Status status, messages::ApiError error = {});
     void account(const pipe::EndMeta& end);
@@ -162,6 +171,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
     int64_t stall_from_ms_ = -1;  // since when nothing came because a stage is away; -1: not so
     int64_t total_left_ms_ = 0;
     int64_t cancel_by_ms_ = 0;
+    bool taking_up_ = false;
     bool timed_out_ = false;  // cancelling because the total has passed
     pipe::EndMeta last_end_;
     Outcome outcome_;

@@ -1,6 +1,6 @@
 // Answers: the answers that this process is producing, by id; it hands them their events and the time.
 //
-// Bounds   answers_max at once: make() gives null beyond.
+// Bounds   answers_max live at once: add() is false beyond; as many again may linger.
 // Threads  one.
 #pragma once
 
@@ -16,15 +16,18 @@ namespace parley::chat {
 
 class Answers final : public UpstreamSink {
   public:
-    explicit Answers(uint32_t answers_max) : answers_max_(answers_max) {}
+    explicit Answers(uint32_t answers_max, const base::Clock& clock = base::system_clock())
+        : answers_max_(answers_max), clock_(clock) {}
 
-    // False when full, or when this id is here already.
-    bool add(const std::shared_ptr<Answer>& answer);
+    // False when full, or when this id is here already. The host is kept as long as the answer; an
+    // answer that is over can still be found for linger_ms.
+    bool add(const std::shared_ptr<Answer>& answer, std::shared_ptr<AnswerHost> host,
+             int64_t linger_ms);
     std::shared_ptr<Answer> find(const std::string& id) const;
-    // Answers that are over are dropped here, in tick().
+    // Hands on the time; drops what is over and has lingered.
     void tick();
-    size_t live() const { return answers_.size(); }
-    bool full() const { return answers_.size() >= answers_max_; }
+    size_t live() const { return live_; }  // not over
+    bool full() const { return live_ >= answers_max_; }
     // Calls abandon() on all: the process ends.
     void abandon_all(const messages::ApiError& error);
 
@@ -32,8 +35,16 @@ class Answers final : public UpstreamSink {
     void on_end(const std::string& id, const pipe::EndMeta& meta) override;
 
   private:
+    struct Entry {
+        std::shared_ptr<Answer> answer;
+        std::shared_ptr<AnswerHost> host;
+        int64_t linger_ms = 0;
+        int64_t drop_ms = 0;  // set when it is over
+    };
     uint32_t answers_max_;
-    std::unordered_map<std::string, std::shared_ptr<Answer>> answers_;
+    const base::Clock& clock_;
+    size_t live_ = 0;
+    std::unordered_map<std::string, Entry> answers_;
 };
 
 }  // namespace parley::chat

@@ -57,6 +57,8 @@ Result<std::unique_ptr<FilterHop>> FilterHop::open(pipe::Context& context,
     return hop;
 }
 
+FilterHop::FilterHop(UpstreamSink& sink) : sink_(sink) {}
+
 FilterHop::~FilterHop() = default;
 
 FilterHop::Filter* FilterHop::choose() {

@@ -48,7 +48,7 @@ class FilterHop final : public Upstream {
 
   private:
     struct Filter;
-    explicit FilterHop(UpstreamSink& sink) : sink_(sink) {}
+    explicit FilterHop(UpstreamSink& sink);
     Filter* choose();
     bool asking_here(const Filter* filter, const std::string& id) const;
 

@@ -83,27 +83,16 @@ void Journal::finish(store::Finish finish, std::function<void(const store::Comma
     finish.epoch = options_.epoch;
     finish_json_ = finish.json();
     finish_done_ = std::move(done);
-    finish_by_ms_ = clock_.mono_ms() + options_.finish_wait_ms;
+    finish_since_ms_ = clock_.mono_ms();
     try_finish();
 }
 
 void Journal::try_finish() {
     if (finished_) return;
-    const int64_t left = finish_by_ms_ - clock_.mono_ms();
     if (!fenced_) flush();
     // A piece that still waits holds the end back, but not for ever: the end carries all the text.
-    if (!fenced_ && !pieces_.empty() && left > options_.finish_wait_ms / 2) return;
-    const auto reported = [this](store::CommandReply reply) {
-        finished_ = true;
-        const auto done = std::move(finish_done_);
-        finish_done_ = nullptr;
-        done(reply);
-    };
-    if (left <= 0) {
-        store::CommandReply late;
-        late.error = base::Error{base::Errc::timeout, "the store took no command in time"};
-        return reported(std::move(late));
-    }
+    if (!fenced_ && !pieces_.empty() && clock_.mono_ms() - finish_since_ms_ < options_.hold_ms)
+        return;
     auto sent = store_.submit(
         finish_json_,
         [self = shared_from_this()](const store::CommandReply& reply) {
@@ -111,8 +100,8 @@ void Journal::try_finish() {
             self->finish_done_ = nullptr;
             if (done) done(reply);
         },
-        left);
-    if (sent) finished_ = true;
+        0);
+    if (sent) finished_ = true;  // else tick() tries again
 }
 
 }  // namespace parley::chat

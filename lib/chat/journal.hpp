@@ -40,7 +40,7 @@ struct JournalOptions {
     uint64_t piece_bytes_max = 32u << 10;  // a fuller piece goes at once
     uint64_t bytes_max = 1u << 20;
     uint32_t unconfirmed_max = 8;
-    int64_t finish_wait_ms = 60'000;  // the end of a turn is waited for this long
+    int64_t hold_ms = 30'000;  // the end waits this long for pieces that the store does not take
 };
 
 class Journal : public std::enable_shared_from_this<Journal> {
@@ -51,7 +51,7 @@ class Journal : public std::enable_shared_from_this<Journal> {
     void add(const Checked& event);
     void tick();  // as Answer::tick
     // Writes what is gathered, then the end: `finish` has all but message, owner and epoch. `done` comes
-    // once: without an error exactly if the end is durable.
+    // once, whenever the store has answered: without an error exactly if the end is durable.
     void finish(store::Finish finish, std::function<void(const store::CommandReply&)> done);
 
     size_t backlog(size_t credit) const {
@@ -83,7 +83,7 @@ class Journal : public std::enable_shared_from_this<Journal> {
     bool fenced_ = false;
     bool finished_ = false;  // the end was sent
     std::string finish_json_;
-    int64_t finish_by_ms_ = 0;
+    int64_t finish_since_ms_ = 0;
     std::function<void(const store::CommandReply&)> finish_done_;
     std::function<void()> on_fenced_;
     std::function<void()> on_progress_;

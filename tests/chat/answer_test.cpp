@@ -413,3 +413,26 @@ TEST_CASE("events of kinds that no stage may send break the attempt", "[answer]"
     CHECK(scene.upstream.cancels == std::vector<std::string>{"malformed"});
     CHECK(names(*scene.answer->stream()) == std::vector<std::string>{"message_start"});
 }
+
+TEST_CASE("an answer taken up in a new epoch goes on behind the text it has", "[answer]") {
+    Scene scene([](AnswerOptions& options) {
+        options.first_attempt = 1001;
+        options.stream.epoch = 2;
+        options.resumed = Resumed{"Hel", {11, 12}, {}};
+        options.offsets = true;
+    });
+    REQUIRE(scene.upstream.asked.size() == 1);
+    const pipe::Envelope& envelope = scene.upstream.asked[0].envelope;
+    CHECK(envelope.attempt == 1001);
+    REQUIRE(envelope.continuation);
+    CHECK(envelope.continuation->text == "Hel");
+    CHECK(envelope.continuation->produced == std::vector<int32_t>{11, 12});
+    CHECK(scene.host.deltas.empty());
+    Teller teller(*scene.answer, 1001);
+    teller.text("lo", {13});
+    teller.stop(3);
+    teller.end();
+    CHECK(names(*scene.answer->stream()) == kWhole);
+    CHECK(scene.text() == "Hello");
+    CHECK(scene.host.deltas == std::vector<std::pair<uint64_t, uint64_t>>{{4, 3}});
+}

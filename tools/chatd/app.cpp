@@ -1,0 +1,254 @@
+#include "app.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "base/log.hpp"
+#include "base/signals.hpp"
+#include "exchange.hpp"
+#include "routes.hpp"
+#include "turns.hpp"
+
+namespace parley::chatd {
+
+using base::fail;
+using base::Result;
+using messages::ApiError;
+using messages::ErrorType;
+
+namespace {
+
+constexpr int64_t kLastWordsMs =
+    3000;  // for the ends of what the drain interrupted to become durable
+
+// What the server itself refuses, in the wire contract's words.
+http::Response refused(int status, std::string_view why) {
+    ApiError error = ApiError::invalid(std::string(why));
+    if (status == 413)
+        error = ApiError::of(ErrorType::request_too_large, "the request body is too large");
+    if (status >= 500) error = ApiError::unavailable(std::string(why), 1);
+    if (status == 500) error = ApiError::of(ErrorType::api_error, "internal error");
+    error.status = status;
+    return error_response(error, new_request_id());
+}
+
+}  // namespace
+
+App::App(http::Loop& loop_in, Options options_in)
+    : loop(loop_in),
+      options(std::move(options_in)),
+      places{options.state},
+      clock(base::system_clock()),
+      boot(base::UlidSource().next().text()),
+      owner(boot),
+      answers(options.answers_max, clock),
+      tick_(loop),
+      second_(loop),
+      drain_timer_(loop) {}
+
+App::~App() {
+    // Descriptors are watched no longer before their sockets close.
+    link_watches_.clear();
+    server_.reset();
+    if (alive_) ::unlink((places.run() + "/chatd-" + owner + ".lock").c_str());
+}
+
+Result<std::string> App::start() {
+    if (auto made = base::make_dirs(places.run()); !made) return fail(made.error());
+    auto alive = base::LockFile::take(places.run() + "/chatd-" + owner + ".lock");
+    if (!alive) return fail(alive.error());
+    alive_.emplace(std::move(*alive));
+
+    catalog = std::make_unique<Catalog>(places.tokenizers(), options.model_wildcard);
+    auth = std::make_unique<Auth>(options.no_auth, clock);
+    counter = std::make_unique<CounterThread>(loop);
+    turns = std::make_unique<Turns>(*this);
+
+    store::ClientOptions client;
+    client.endpoint =
+        options.store_endpoint.empty() ? places.store_endpoint() : options.store_endpoint;
+    client.name = "chatd";
+    client.queue_max = options.store_queue_max;
+    auto link = StoreLink::open(loop, places.store(), client);
+    if (!link) return fail(link.error());
+    store = std::move(*link);
+    if (auto opened = open_hop(); !opened) return fail(opened.error());
+
+    telemetry::MetricsServerOptions metrics_options;
+    metrics_options.address = options.metrics;
+    auto server = telemetry::MetricsServer::start(metrics_options, metrics);
+    if (!server) return fail(server.error());
+    metrics_server_ = std::move(*server);
+
+    auto url = listen();
+    if (!url) return url;
+    each_second();
+    tick_.every(chat::kAnswerTickMs, [this] { tick(); });
+    second_.every(1000, [this] { each_second(); });
+    return url;
+}
+
+Result<void> App::open_hop() {
+    chat::FilterHopOptions hop_options;
+    hop_options.endpoints = options.filters;
+    if (hop_options.endpoints.empty()) hop_options.endpoints = {places.filter_endpoint()};
+    hop_options.asker.link.hello.role = pipe::Role::asker;
+    hop_options.asker.link.hello.name = "chatd";
+    hop_options.asker.link.hello.boot = boot;
+    auto opened = chat::FilterHop::open(context_, hop_options, answers);
+    if (!opened) return fail(opened.error());
+    hop = std::move(*opened);
+    hop->on_change([](const std::string& endpoint, bool up, const std::string& why) {
+        base::log(up ? base::Level::info : base::Level::warn,
+                  up ? "chatd.filter_up" : "chatd.filter_down",
+                  {{"endpoint", endpoint}, {"why", why}});
+    });
+    for (size_t i = 0; i < hop->count(); ++i) {
+        pipe::Link& link = hop->link(i);
+        // A bounded turn; what is left comes after whatever else waits on the loop.
+        const auto step = std::make_shared<std::function<void()>>();
+        const auto posted = std::make_shared<bool>(false);
+        *step = [this, &link, posted, weak = std::weak_ptr(step)] {
+            if (!link.step()) return;
+            if (*posted) return;
+            *posted = true;
+            loop.post([posted, weak] {
+                *posted = false;
+                if (const auto again = weak.lock()) (*again)();
+            });
+        };
+        link.set_wake([this, posted, weak = std::weak_ptr(step)] {
+            if (*posted) return;
+            *posted = true;
+            loop.post([posted, weak] {
+                *posted = false;
+                if (const auto again = weak.lock()) (*again)();
+            });
+        });
+        link_watches_.push_back(
+            std::make_unique<http::FdWatch>(loop, link.fd(), [step] { (*step)(); }));
+        (*step)();
+    }
+    return {};
+}
+
+Result<std::string> App::listen() {
+    if (!options.tls_cert.empty()) {
+        auto tls = http::TlsContext::load(options.tls_cert, options.tls_key);
+        if (!tls) return fail(tls.error());
+        tls_ = std::move(*tls);
+    }
+    http::Options o;
+    o.connections_max = options.connections_max;
+    o.connections_per_address_max = options.connections_per_address_max;
+    o.idle_ms = options.idle_ms;
+    o.error_response = [](int status, std::string_view why, const http::Request*) {
+        return refused(status, why);
+    };
+    server_ = std::make_unique<http::Server>(
+        loop, o, [this](const http::Request& head) { return decide(*this, head); },
+        [this](http::Request request, http::Writer writer) {
+            dispatch(*this, std::move(request), std::move(writer));
+        });
+    auto port = server_->listen(options.bind, tls_);
+    if (!port) return fail(port.error());
+    if (options.bind.rfind("unix:", 0) == 0) return options.bind;
+    const std::string host = options.bind.substr(0, options.bind.rfind(':'));
+    return fmt::format("{}://{}:{}", tls_ ? "https" : "http", host, *port);
+}
+
+void App::tick() {
+    for (size_t i = 0; i < hop->count(); ++i) hop->link(i).step();
+    hop->tick();
+    answers.tick();
+    const int64_t now = clock.mono_ms();
+    const auto calls = calls_;
+    for (const auto& call : calls) call->tick(now);
+    if (draining) drained();
+}
+
+void App::each_second() {
+    store->retry();
+    if (store::Reader* reader = store->reader()) catalog->refresh(*reader);
+    if (!stamp_key && !options.allow_unfiltered)
+        if (auto key = stamp::Key::open(places.stamp_key())) stamp_key = *key;
+    turns->take_over_dead();
+    metrics.gauge("chatd_answers_live", "answers being produced")
+        .set(static_cast<double>(answers.live()));
+    metrics.gauge("chatd_filters_up", "filters connected")
+        .set(static_cast<double>(hop->count_up()));
+    metrics.gauge("chatd_store_pending", "commands without reply")
+        .set(static_cast<double>(store->pending()));
+    metrics.gauge("chatd_connections", "client connections")
+        .set(static_cast<double>(server_->stats().connections));
+    metrics.gauge("chatd_ready", "1 when models can be asked").set(not_ready() ? 0 : 1);
+}
+
+const char* App::not_ready() const {
+    if (draining) return "this server is draining";
+    if (!stamp_key && !options.allow_unfiltered) return "no filter has made the stamp key yet";
+    if (!store->reader() || !store->connected()) return "the store is not ready";
+    if (catalog->empty()) return "no model has joined yet";
+    if (!hop->up()) return "no filter is connected";
+    return nullptr;
+}
+
+std::optional<ApiError> App::cannot_ask() {
+    if (draining) return ApiError::unavailable("this server is draining", 1);
+    if (!stamp_key && !options.allow_unfiltered) {
+        if (auto key = stamp::Key::open(places.stamp_key()))
+            stamp_key = *key;
+        else
+            return ApiError::unavailable("no filter has made the stamp key yet", 1);
+    }
+    return std::nullopt;
+}
+
+void App::drain() {
+    if (draining) return loop.stop();  // the second signal
+    draining = true;
+    base::notify_stopping();
+    base::log(base::Level::info, "chatd.drain",
+              {{"answers", answers.live()}, {"turns", turns->live()}});
+    server_->drain([this] { connections_done_ = true; });
+    drain_timer_.after(options.drain_ms, [this] {
+        base::log(base::Level::warn, "chatd.drain_timeout", {{"answers", answers.live()}});
+        answers.abandon_all(ApiError::unavailable("this server is stopping", 1));
+        drain_timer_.after(kLastWordsMs, [this] { loop.stop(); });
+    });
+}
+
+void App::drained() {
+    // What was answered must also be stored: usage rows and ends wait in the store's client.
+    const bool stored = store->pending() == 0 || !store->connected();
+    if (connections_done_ && answers.live() == 0 && turns->live() == 0 && stored) loop.stop();
+}
+
+void App::take_settings(const Options& fresh) {
+    Options next = fresh;
+    next.bind = options.bind;
+    next.state = options.state;
+    next.metrics = options.metrics;
+    next.no_auth = options.no_auth;
+    next.allow_unfiltered = options.allow_unfiltered;
+    next.tls_cert = options.tls_cert;
+    next.tls_key = options.tls_key;
+    options = std::move(next);
+    catalog->set_wildcard(options.model_wildcard);
+}
+
+std::string App::metrics_address() const {
+    return metrics_server_ ? metrics_server_->address() : std::string();
+}
+
+void App::reload() {
+    base::notify_reloading();
+    if (tls_)
+        if (auto loaded = tls_->reload(); !loaded)
+            base::log(base::Level::error, "chatd.reload_failed", {{"error", loaded.error().what}});
+    if (auto level = base::parse_level(options.log_level)) base::log_level(*level);
+    base::log(base::Level::info, "chatd.reloaded");
+    base::notify_ready();
+}
+
+}  // namespace parley::chatd

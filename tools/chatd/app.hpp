@@ -1,0 +1,97 @@
+// App: everything that chatd serves with, made once, on one loop.
+//
+// Threads  the loop's, but for Worker (one helper thread for counting large prompts).
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_set>
+
+#include "auth.hpp"
+#include "base/file.hpp"
+#include "catalog.hpp"
+#include "chat/answers.hpp"
+#include "chat/filter_hop.hpp"
+#include "counter_thread.hpp"
+#include "http/loop.hpp"
+#include "http/server.hpp"
+#include "options.hpp"
+#include "stamp/stamp.hpp"
+#include "store_link.hpp"
+#include "telemetry/metrics_server.hpp"
+#include "telemetry/registry.hpp"
+
+namespace parley::chatd {
+
+class Turns;
+
+// Something that lives until its exchange, its answer and its timers are done with.
+class Call {
+  public:
+    virtual ~Call() = default;
+    virtual void tick(int64_t now_ms) = 0;
+};
+
+class App {
+  public:
+    App(http::Loop& loop, Options options);
+    ~App();
+
+    // Opens store, filters and sockets. The url that clients can use.
+    base::Result<std::string> start();
+    // Nothing new; stops the loop when all is answered, or interrupts what is left after the timeout.
+    void drain();
+    void reload();
+    // What may change while it runs: times, bounds of new requests, the log level. Addresses may not.
+    void take_settings(const Options& fresh);
+    std::string metrics_address() const;
+    // nullptr when ready; else what is missing.
+    const char* not_ready() const;
+
+    // Null, and an error is the answer, while models cannot be asked.
+    std::optional<messages::ApiError> cannot_ask();
+    std::shared_ptr<Call> keep(std::shared_ptr<Call> call) {
+        calls_.insert(call);
+        return call;
+    }
+    void let_go(const std::shared_ptr<Call>& call) { calls_.erase(call); }
+
+    http::Loop& loop;
+    Options options;
+    base::Places places;
+    const base::Clock& clock;
+    const std::string boot;
+    std::string owner;  // of streams in the store: boot id
+    telemetry::Registry metrics;
+    std::unique_ptr<StoreLink> store;
+    std::unique_ptr<chat::FilterHop> hop;
+    chat::Answers answers;
+    std::unique_ptr<Catalog> catalog;
+    std::unique_ptr<Auth> auth;
+    std::unique_ptr<CounterThread> counter;
+    std::unique_ptr<Turns> turns;
+    std::optional<stamp::Key> stamp_key;
+    bool draining = false;
+
+  private:
+    base::Result<void> open_hop();
+    base::Result<std::string> listen();
+    void tick();
+    void each_second();
+    void drained();
+
+    std::unordered_set<std::shared_ptr<Call>> calls_;
+    pipe::Context context_;
+    std::vector<std::unique_ptr<http::FdWatch>> link_watches_;
+    std::shared_ptr<http::TlsContext> tls_;
+    std::unique_ptr<http::Server> server_;
+    std::unique_ptr<telemetry::MetricsServer> metrics_server_;
+    std::optional<base::LockFile> alive_;
+    http::Timer tick_;
+    http::Timer second_;
+    http::Timer drain_timer_;
+    bool connections_done_ = false;
+};
+
+}  // namespace parley::chatd

@@ -1,0 +1,117 @@
+#include "asking.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <random>
+
+#include "base/ulid.hpp"
+#include "chat/context.hpp"
+#include "telemetry/trace.hpp"
+
+namespace parley::chatd {
+
+using messages::ApiError;
+
+uint64_t draw_seed() {
+    static std::random_device device;
+    return uint64_t{device()} << 32 | device();
+}
+
+std::string new_message_id() { return base::random_id("msg_"); }
+
+chat::AnswerOptions answer_options(const Exchange& exchange, Ask ask) {
+    const App& app = exchange.app;
+    const Options& o = app.options;
+    const Caller& caller = exchange.caller;
+    chat::AnswerOptions options;
+    options.id = std::move(ask.id);
+    options.model = std::move(ask.model);
+    options.body = std::move(ask.body);
+    options.key = app.stamp_key;
+    options.stream.bytes_max = o.stream_bytes_max;
+    options.credit = o.credit;
+    options.stall_ms = o.stall_ms;
+    options.patience_ms = o.patience_ms;
+    options.jitter_seed = ask.seed;
+
+    const double prefill_ms =
+        1000.0 * static_cast<double>(ask.prompt_tokens) / o.prefill_tokens_per_s;
+    const double decode_ms = 1000.0 * static_cast<double>(ask.max_tokens) / o.decode_tokens_per_s;
+    options.ttft_ms = o.ttft_ms + static_cast<int64_t>(3 * prefill_ms);
+    options.total_ms = o.total_base_ms + static_cast<int64_t>(3 * (prefill_ms + decode_ms));
+    if (const std::string_view slo = exchange.request.headers.get("x-slo-ttft-ms"); !slo.empty()) {
+        int64_t ms = 0;
+        const auto [end, error] = std::from_chars(slo.data(), slo.data() + slo.size(), ms);
+        if (error == std::errc() && end == slo.data() + slo.size() && ms > 0)
+            options.ttft_ms = std::min(options.ttft_ms, ms);
+    }
+
+    pipe::Envelope& envelope = options.envelope;
+    envelope.org = caller.org_text();
+    envelope.user = caller.user_text();
+    envelope.key = caller.key_id;
+    envelope.cls = ask.stream ? pipe::Class::streaming : pipe::Class::interactive;
+    if (caller.service_class == "batch") envelope.cls = pipe::Class::batch;
+    if (caller.service_class == "streaming") envelope.cls = pipe::Class::streaming;
+    envelope.flow = envelope.org;
+    envelope.weight = caller.weight;
+    envelope.message = options.id;
+    envelope.seed = ask.seed;
+    const auto parent = telemetry::TraceContext::parse(exchange.request.headers.get("traceparent"));
+    if (parent) envelope.trace = parent->child().text();
+    return options;
+}
+
+uint64_t text_bytes(const messages::Request& request) {
+    uint64_t bytes = 0;
+    for (const messages::Turn& turn : request.turns) bytes += turn.text.size();
+    return bytes;
+}
+
+std::optional<ApiError> check_version(const Exchange& exchange, bool& newest) {
+    const std::string_view version = exchange.request.headers.get("anthropic-version");
+    if (version.empty()) return ApiError::invalid("anthropic-version", "header is required");
+    const auto digit = [&](size_t at) { return version[at] >= '0' && version[at] <= '9'; };
+    bool date = version.size() == 10 && version[4] == '-' && version[7] == '-';
+    for (const size_t at : {0, 1, 2, 3, 5, 6, 8, 9}) date = date && digit(at);
+    if (!date)
+        return ApiError::invalid("anthropic-version", "Input should be a date such as 2023-06-01");
+    newest = version != "2023-06-01" && version != "2023-01-01";
+    return std::nullopt;
+}
+
+messages::ParseOptions parse_options(const Exchange& exchange, bool newest_version) {
+    const App& app = exchange.app;
+    messages::ParseOptions options;
+    options.strict_fields = app.options.strict_fields;
+    options.strict_sampling = app.options.strict_version && newest_version;
+    options.check_model = [&exchange](const std::string& model) -> std::optional<ApiError> {
+        const App& app = exchange.app;
+        if (app.catalog->empty()) return ApiError::unavailable("no model has joined yet", 2);
+        if (!app.catalog->find(model)) return ApiError::unknown_model(model);
+        if (!exchange.caller.may_ask(model))
+            return ApiError::of(messages::ErrorType::permission_error,
+                                "this key may not use this model");
+        return std::nullopt;
+    };
+    return options;
+}
+
+bool count_then(App& app, std::shared_ptr<const messages::Request> request,
+                std::shared_ptr<const model::Artifact> artifact,
+                std::function<void(uint64_t)> then) {
+    if (!artifact) {
+        then(0);
+        return true;
+    }
+    if (text_bytes(*request) <= kCountOnLoopMax) {
+        then(chat::count_prompt(*request, *artifact));
+        return true;
+    }
+    auto count = std::make_shared<uint64_t>(0);
+    return app.counter->run(
+        [request, artifact, count] { *count = chat::count_prompt(*request, *artifact); },
+        [count, then = std::move(then)] { then(*count); });
+}
+
+}  // namespace parley::chatd

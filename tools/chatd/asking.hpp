@@ -1,0 +1,41 @@
+// Asking: from a checked request to what an Answer needs: the envelope and the times.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "chat/answer.hpp"
+#include "exchange.hpp"
+#include "messages/request.hpp"
+
+namespace parley::chatd {
+
+inline constexpr uint64_t kCountOnLoopMax = 256u << 10;  // bytes of text; more is counted elsewhere
+
+struct Ask {
+    std::string id;              // message id
+    std::string model;           // as the client said it
+    std::string body;            // for below
+    uint64_t prompt_tokens = 0;  // counted or guessed; deadlines only
+    uint64_t max_tokens = 0;     // clamped
+    bool stream = true;
+    uint64_t seed = 0;
+};
+
+chat::AnswerOptions answer_options(const Exchange& exchange, Ask ask);
+uint64_t draw_seed();
+// A message id that is no conversation's.
+std::string new_message_id();
+
+uint64_t text_bytes(const messages::Request& request);
+// The version header, as far as it is required.
+std::optional<messages::ApiError> check_version(const Exchange& exchange, bool& newest);
+messages::ParseOptions parse_options(const Exchange& exchange, bool newest_version);
+
+// Calls `then` with the exact count, now or after the helper thread has counted; 0 when it cannot be
+// told because the artifact is not there. False: too many wait to be counted.
+bool count_then(App& app, std::shared_ptr<const messages::Request> request,
+                std::shared_ptr<const model::Artifact> artifact,
+                std::function<void(uint64_t)> then);
+
+}  // namespace parley::chatd

@@ -1,0 +1,98 @@
+#include "auth.hpp"
+
+#include <algorithm>
+
+#include "base/text.hpp"
+
+namespace parley::chatd {
+
+using messages::ApiError;
+using messages::ErrorType;
+
+bool Caller::may_use(std::string_view scope) const {
+    return scopes.empty() || std::find(scopes.begin(), scopes.end(), scope) != scopes.end();
+}
+
+bool Caller::may_ask(std::string_view model) const {
+    return models.empty() || std::find(models.begin(), models.end(), model) != models.end();
+}
+
+namespace {
+
+ApiError store_away() { return ApiError::unavailable("the store is not ready", 1); }
+
+std::string secret_of(const http::Headers& headers) {
+    const std::string_view key = headers.get("x-api-key");
+    if (!key.empty()) return std::string(key);
+    const std::string_view authorization = headers.get("authorization");
+    if (authorization.size() > 7 &&
+        http::equal_ignoring_case(authorization.substr(0, 7), "bearer "))
+        return std::string(authorization.substr(7));
+    return {};
+}
+
+}  // namespace
+
+tl::expected<Caller, ApiError> Auth::look_up(const std::string& secret, store::Reader& reader) {
+    auto row = reader.api_key(secret, clock_.wall_ms());
+    if (!row) {
+        if (row.error().code == base::Errc::not_found || row.error().code == base::Errc::denied)
+            return tl::make_unexpected(
+                ApiError::of(ErrorType::authentication_error, "invalid x-api-key"));
+        return tl::make_unexpected(store_away());
+    }
+    Caller caller;
+    caller.org = row->org;
+    caller.user = row->user;
+    caller.user_name = row->user_name;
+    caller.key_id = store::show_id(store::kKey, row->id);
+    caller.scopes = row->scopes;
+    caller.models = row->models;
+    caller.service_class = row->service_class;
+    if (auto org = reader.org(row->org)) caller.weight = org->weight;
+    return caller;
+}
+
+tl::expected<Caller, ApiError> Auth::check(const http::Headers& headers, store::Reader* reader) {
+    Caller caller;
+    if (no_auth_) {
+        caller.user_name = "default";
+        if (reader)
+            if (auto orgs = reader->orgs(); orgs && !orgs->empty()) {
+                caller.org = orgs->front().id;
+                caller.weight = orgs->front().weight;
+            }
+        caller.user = store::user_id(caller.org, caller.user_name);
+    } else {
+        const std::string secret = secret_of(headers);
+        if (secret.empty())
+            return tl::make_unexpected(
+                ApiError::of(ErrorType::authentication_error, "x-api-key header is required"));
+        const std::string hash = base::sha256(secret);
+        const int64_t now = clock_.mono_ms();
+        if (const auto known = known_.find(hash);
+            known != known_.end() && known->second.until_ms > now) {
+            caller = known->second.caller;
+        } else {
+            if (!reader) return tl::make_unexpected(store_away());
+            auto found = look_up(secret, *reader);
+            if (!found) {
+                known_.erase(hash);
+                return found;
+            }
+            caller = std::move(*found);
+            if (known_.size() >= kCacheMax) known_.clear();
+            known_[hash] = {caller, now + kCacheMs};
+        }
+    }
+    if (const std::string* name = headers.find("x-user-id"); name && !name->empty()) {
+        if (name->size() > kUserNameMax || !base::utf8_valid(*name))
+            return tl::make_unexpected(
+                ApiError::invalid("x-user-id", "at most 128 bytes of UTF-8 are possible"));
+        caller.user_name = *name;
+        caller.user = store::user_id(caller.org, *name);
+    }
+    return caller;
+}
+
+}  // namespace parley::chatd

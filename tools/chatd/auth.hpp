@@ -1,0 +1,58 @@
+// Auth: who is calling: the key's org, the end user that it speaks for, and what it may do.
+//
+// A key that was good is believed for kCacheMs, so that a revoked one stops within that time.
+// Threads  the loop's.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/clock.hpp"
+#include "http/types.hpp"
+#include "messages/error.hpp"
+#include "store/reader.hpp"
+
+namespace parley::chatd {
+
+struct Caller {
+    store::Ulid org, user;
+    std::string user_name;
+    std::string key_id;  // "" without auth
+    std::vector<std::string> scopes;
+    std::vector<std::string> models;
+    std::string service_class;
+    double weight = 1.0;
+
+    bool may_use(std::string_view scope) const;
+    bool may_ask(std::string_view model) const;
+    std::string org_text() const { return store::show_id(store::kOrg, org); }
+    std::string user_text() const { return store::show_id(store::kUser, user); }
+};
+
+class Auth {
+  public:
+    static constexpr int64_t kCacheMs = 1000;
+    static constexpr size_t kCacheMax = 10'000;
+    static constexpr size_t kUserNameMax = 128;
+
+    Auth(bool no_auth, const base::Clock& clock) : no_auth_(no_auth), clock_(clock) {}
+    // `reader` may be null: the store is not there.
+    tl::expected<Caller, messages::ApiError> check(const http::Headers& headers,
+                                                   store::Reader* reader);
+
+  private:
+    struct Known {
+        Caller caller;
+        int64_t until_ms = 0;
+    };
+    tl::expected<Caller, messages::ApiError> look_up(const std::string& secret,
+                                                     store::Reader& reader);
+
+    bool no_auth_;
+    const base::Clock& clock_;
+    std::unordered_map<std::string, Known> known_;  // by SHA-256 of the secret
+};
+
+}  // namespace parley::chatd

@@ -1,0 +1,67 @@
+#include "catalog.hpp"
+
+#include <algorithm>
+
+#include "base/file.hpp"
+#include "base/log.hpp"
+
+namespace parley::chatd {
+
+void Catalog::refresh(store::Reader& reader) {
+    const auto models = reader.models();
+    const auto aliases = reader.aliases();
+    if (!models || !aliases) return;  // what was known stays known
+    std::map<std::string, Named, std::less<>> names;
+    for (const store::ModelRow& row : *models) {
+        const std::string hash = row.tokenizer.empty() ? row.hash : row.tokenizer;
+        auto& artifact = artifacts_[hash];
+        if (!artifact) {
+            const std::string path = tokenizer_dir_ + "/" + hash + ".tok";
+            if (auto bytes = base::read_file(path, model::Artifact::kBytesMax)) {
+                if (auto parsed = model::Artifact::parse(*bytes)) {
+                    artifact = std::make_shared<const model::Artifact>(std::move(*parsed));
+                    base::log(base::Level::info, "chatd.tokenizer",
+                              {{"hash", hash.substr(0, 12)}, {"model", row.name}});
+                } else {
+                    base::log(base::Level::warn, "chatd.tokenizer_refused",
+                              {{"path", path}, {"error", parsed.error().what}});
+                }
+            }
+        }
+        auto model = std::make_shared<Model>(Model{row, artifact});
+        auto& named = names[row.name];
+        // Two versions of one name: the newer one stands for it here; the router decides which answers.
+        if (!named.model || named.created_ms < row.created_ms)
+            named = {row.name, std::move(model), row.created_ms};
+    }
+    for (const store::AliasRow& alias : *aliases) {
+        const auto target = names.find(alias.target);
+        if (target == names.end() || names.count(alias.name)) continue;
+        names[alias.name] = {alias.name, target->second.model, target->second.created_ms};
+    }
+    names_ = std::move(names);
+}
+
+std::shared_ptr<const Model> Catalog::find(std::string_view name) const {
+    const auto found = names_.find(name);
+    if (found != names_.end()) return found->second.model;
+    if (wildcard_.empty()) return nullptr;
+    const auto any = names_.find(wildcard_);
+    return any == names_.end() ? nullptr : any->second.model;
+}
+
+std::string Catalog::below(std::string_view name) const {
+    return names_.find(name) == names_.end() && !wildcard_.empty() ? wildcard_ : std::string(name);
+}
+
+std::vector<Named> Catalog::list() const {
+    std::vector<Named> all;
+    for (const auto& [id, named] : names_) all.push_back(named);
+    std::stable_sort(all.begin(), all.end(), [](const Named& a, const Named& b) {
+        if (a.created_ms != b.created_ms) return a.created_ms > b.created_ms;
+        return (a.id == a.model->row.name) > (b.id == b.model->row.name);
+    });
+    return all;
+}
+
+}  // namespace parley::chatd

@@ -1,0 +1,54 @@
+// Exchange: one HTTP request and its answer: ids, headers, errors, the access log.
+//
+// Answers exactly once: reply(), error(), or begin_sse() and end(). Holds no user text in its log.
+// Threads  the loop's.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "app.hpp"
+#include "auth.hpp"
+#include "http/server.hpp"
+#include "messages/error.hpp"
+
+namespace parley::chatd {
+
+using HeaderList = std::vector<std::pair<std::string, std::string>>;
+
+// content-type, request-id, x-request-id, and what the error's status calls for.
+http::Response json_response(int status, std::string json, std::string_view request_id);
+http::Response error_response(const messages::ApiError& error, std::string_view request_id);
+std::string new_request_id();
+
+class Exchange {
+  public:
+    Exchange(App& app, http::Request request, http::Writer writer, std::string route);
+
+    void reply(int status, std::string json);
+    void reply(http::Response response);
+    void error(const messages::ApiError& error);
+    // 200 and the headers of an event stream.
+    void begin_sse();
+    void end();
+    void note(std::string key, double value) { notes_.emplace_back(std::move(key), value); }
+
+    App& app;
+    http::Request request;
+    http::Writer writer;
+    std::string route;
+    std::string request_id;
+    Caller caller;
+    int64_t since_ns = 0;
+
+  private:
+    void log(int status);
+    bool logged_ = false;
+    int status_ = 0;
+    std::vector<std::pair<std::string, double>> notes_;
+};
+using ExchangePtr = std::shared_ptr<Exchange>;
+
+}  // namespace parley::chatd

@@ -1,0 +1,80 @@
+#include "options.hpp"
+
+#include <fmt/format.h>
+
+#include "base/log.hpp"
+
+namespace parley::chatd {
+
+void declare(base::Cli& cli, Options& o) {
+    auto serve = cli.verb("serve", "answer clients over HTTP");
+    serve
+        .option("--bind", o.bind,
+                "address:port to listen on, or unix:PATH; port 0 takes a free one")
+        .option("--state", o.state, "state folder")
+        .env("PARLEY_STATE")
+        .option("--tls-cert", o.tls_cert, "certificate chain, PEM; with --tls-key: serve HTTPS")
+        .option("--tls-key", o.tls_key, "private key of the certificate, PEM")
+        .flag("--no-auth", o.no_auth, "take requests without a key; loopback only")
+        .flag("--allow-unfiltered", o.allow_unfiltered,
+              "deliver answers without a filter's stamp; on the command line only")
+        .flag_only()
+        .option("--filter", o.filters, "endpoint of a safety-filter; may be repeated")
+        .option("--store-endpoint", o.store_endpoint, "endpoint of convstore's commands")
+        .option("--metrics", o.metrics, "loopback address:port of /metrics; empty is none")
+        .option("--model-wildcard", o.model_wildcard, "model that unknown names mean; empty: 404")
+        .flag("--strict-fields", o.strict_fields, "refuse unknown top-level fields with 400")
+        .flag("--strict-version", o.strict_version,
+              "refuse sampling fields under anthropic-version 2026-10-21")
+        .option("--log-level", o.log_level, "least level that is logged")
+        .choices({"debug", "info", "warn", "error"});
+    serve
+        .duration("--resume-grace", o.resume_grace_ms,
+                  "how long a stream whose client left goes on and can be resumed")
+        .duration("--drain-timeout", o.drain_ms, "what still runs then is interrupted")
+        .duration("--ttft", o.ttft_ms, "wait for a first event, beside three times its own prefill")
+        .duration("--stall", o.stall_ms, "pause that recovery may take in mid-answer")
+        .duration("--patience", o.patience_ms, "the same before the first byte")
+        .duration("--total-base", o.total_base_ms, "fixed part of an answer's whole time")
+        .duration("--ping", o.ping_ms, "longest silence of a stream before a ping")
+        .duration("--journal-flush", o.journal_ms, "how long deltas are gathered for the journal")
+        .duration("--idle-timeout", o.idle_ms, "keep-alive without a request")
+        .option("--expect-prefill", o.prefill_tokens_per_s,
+                "prompt tokens a second that deadlines count with")
+        .range(1, 1e7)
+        .option("--expect-decode", o.decode_tokens_per_s,
+                "answer tokens a second that deadlines count with")
+        .range(0.1, 1e6);
+    serve.size("--body-max", o.body_bytes_max, "largest request body; over it 413")
+        .size("--stream-buffer", o.stream_bytes_max, "events of one answer kept for its readers")
+        .size("--client-buffer", o.client_bytes_max, "bytes that wait for a client's socket")
+        .option("--answers-max", o.answers_max, "answers at once; over it 529")
+        .range(1, 1'000'000)
+        .option("--connections-max", o.connections_max, "connections at once; over it 503")
+        .option("--connections-per-address", o.connections_per_address_max,
+                "connections of one address; 0 is no bound")
+        .option("--credit", o.credit, "events of one answer that are under way or unread")
+        .range(4, 65'536)
+        .option("--context-messages", o.context_messages_max,
+                "messages of a conversation that are looked at for a prompt")
+        .range(1, 10'000)
+        .option("--store-queue", o.store_queue_max,
+                "commands that wait for the store; over it 503");
+}
+
+bool is_loopback(const std::string& address) {
+    const auto starts = [&](std::string_view with) { return address.rfind(with, 0) == 0; };
+    return starts("127.") || starts("localhost:") || starts("[::1]:") || starts("unix:");
+}
+
+base::Result<void> check(const Options& o) {
+    if (o.no_auth && !is_loopback(o.bind))
+        return base::fail(base::Errc::config,
+                          fmt::format("--no-auth is for loopback only, not for '{}'", o.bind));
+    if (o.tls_cert.empty() != o.tls_key.empty())
+        return base::fail(base::Errc::config, "--tls-cert and --tls-key belong together");
+    if (auto level = base::parse_level(o.log_level); !level) return base::fail(level.error());
+    return {};
+}
+
+}  // namespace parley::chatd

@@ -1,0 +1,291 @@
+// POST /v1/messages and its companions: answers that belong to no conversation.
+#include "asking.hpp"
+#include "base/json.hpp"
+#include "base/log.hpp"
+#include "chat/body.hpp"
+#include "chat/context.hpp"
+#include "routes.hpp"
+#include "sse_pump.hpp"
+#include "store/commands.hpp"
+
+namespace parley::chatd {
+
+using messages::ApiError;
+using messages::ErrorType;
+
+namespace {
+
+class MessagesCall final : public Call,
+                           public chat::AnswerHost,
+                           public std::enable_shared_from_this<MessagesCall> {
+  public:
+    MessagesCall(ExchangePtr exchange, bool stream)
+        : exchange_(std::move(exchange)), app_(exchange_->app), stream_(stream) {}
+
+    void start(chat::AnswerOptions options) {
+        options.stream.keep_frames = stream_;
+        answer_ = std::make_shared<chat::Answer>(std::move(options), *app_.hop, *this, app_.clock);
+        if (!app_.answers.add(answer_, shared_from_this(), app_.options.resume_grace_ms)) {
+            app_.let_go(shared_from_this());
+            return exchange_->error(ApiError::overloaded(1));
+        }
+        if (stream_) {
+            const auto weak = weak_from_this();
+            pump_ = std::make_shared<SsePump>(
+                exchange_,
+                [weak] {
+                    if (const auto self = weak.lock()) self->client_done();
+                },
+                [weak] {
+                    if (const auto self = weak.lock()) self->client_gone();
+                });
+            pump_->attach(answer_->stream(), std::nullopt);
+        } else {
+            exchange_->writer->on_close([weak = weak_from_this()] {
+                if (const auto self = weak.lock()) self->client_gone();
+            });
+        }
+        answer_->start();
+    }
+
+    void tick(int64_t now_ms) override {
+        if (pump_) pump_->tick(now_ms);
+        // Resumed meanwhile: a reader is there, and nobody has to wait for another.
+        if (grace_until_ms_ > 0 && answer_->stream()->readers() > 0) grace_until_ms_ = 0;
+        if (gone_ && grace_until_ms_ == 0 && answer_->stream()->readers() == 0)
+            grace_until_ms_ = now_ms + app_.options.resume_grace_ms;
+        if (gone_ && grace_until_ms_ > 0 && now_ms >= grace_until_ms_)
+            answer_->cancel("client_gone");
+        if (answer_->over()) finish_if_done();
+    }
+
+    void on_checked(chat::Answer&, const chat::Checked& checked) override {
+        if (checked.event.type != messages::EventType::content_block_delta || seen_first_) return;
+        seen_first_ = true;
+        app_.metrics.histogram("chatd_ttft_seconds", "request received to the first delta")
+            .record(app_.clock.mono_ns() - exchange_->since_ns);
+    }
+
+    void on_attempt_broken(chat::Answer&, const pipe::EndMeta& end) override {
+        app_.metrics
+            .counter("chatd_attempts_broken_total", "attempts that were asked again",
+                     {{"reason", end.reason.empty() ? "other" : end.reason}})
+            .add();
+        base::log(base::Level::warn, "chatd.attempt_broken",
+                  {{"request_id", exchange_->request_id},
+                   {"attempt", answer_->attempt()},
+                   {"reason", end.reason},
+                   {"status", end.status}});
+    }
+
+    size_t backlog(const chat::Answer& answer) override {
+        // Nobody reads now and the buffer is full: nothing more is asked for.
+        return gone_ && answer.stream()->full() ? answer.options().credit : 0;
+    }
+
+    void on_outcome(chat::Answer& answer, const chat::Outcome& outcome) override {
+        using Status = chat::Outcome::Status;
+        charge(outcome);
+        exchange_->note("in", static_cast<double>(outcome.usage.prompt_tokens()));
+        exchange_->note("out", static_cast<double>(outcome.usage.output_tokens));
+        if (outcome.attempts > 1) exchange_->note("attempts", outcome.attempts);
+        const bool failed =
+            outcome.status == Status::interrupted || outcome.status == Status::failed;
+        if (failed)
+            answer.fail(outcome.error);
+        else
+            answer.close();
+        if (!stream_ && !gone_) {
+            if (failed)
+                exchange_->error(outcome.error);
+            else if (outcome.status == Status::cancelled)
+                exchange_->error(ApiError::overloaded(1));
+            else
+                exchange_->reply(200, answer.message_json());
+            exchange_done_ = true;
+        }
+        finish_if_done();
+    }
+
+  private:
+    void client_done() {
+        exchange_done_ = true;
+        finish_if_done();
+    }
+
+    void client_gone() {
+        if (exchange_done_ || gone_) return;
+        gone_ = true;
+        exchange_done_ = true;
+        if (answer_->over()) return finish_if_done();
+        const bool resumable =
+            stream_ && answer_->has_message_start() && app_.options.resume_grace_ms > 0;
+        if (!resumable)
+            answer_->cancel("client_gone");
+        else
+            grace_until_ms_ = app_.clock.mono_ms() + app_.options.resume_grace_ms;
+    }
+
+    void finish_if_done() {
+        if (exchange_done_ && answer_->over()) app_.let_go(shared_from_this());
+    }
+
+    void charge(const chat::Outcome& outcome) {
+        if (outcome.attempts == 0 ||
+            (outcome.usage.prompt_tokens() == 0 && outcome.usage.output_tokens == 0))
+            return;
+        const Caller& caller = exchange_->caller;
+        store::Charge charge;
+        charge.org = caller.org;
+        charge.user = caller.user;
+        charge.key_id = caller.key_id;
+        charge.request_id = answer_->id();
+        charge.model = outcome.version.empty() ? answer_->options().model : outcome.version;
+        charge.service_class = std::string(pipe::name(answer_->options().envelope.cls));
+        charge.status = std::string(chat::name(outcome.status));
+        charge.input_tokens = outcome.usage.prompt_tokens();
+        charge.output_tokens = outcome.usage.output_tokens;
+        charge.cached_tokens = outcome.usage.cache_read_input_tokens;
+        charge.compute_us = static_cast<uint64_t>(outcome.cost_s * 1e6);
+        telemetry::Counter& lost = app_.metrics.counter("chatd_charges_lost_total",
+                                                        "usage rows that the store did not take");
+        auto sent = app_.store->submit(
+            charge.json(),
+            [&lost](const store::CommandReply& reply) { lost.add(reply.ok() ? 0 : 1); }, 0);
+        if (!sent) lost.add();
+    }
+
+    ExchangePtr exchange_;
+    App& app_;
+    bool stream_;
+    std::shared_ptr<chat::Answer> answer_;
+    std::shared_ptr<SsePump> pump_;
+    bool exchange_done_ = false;
+    bool gone_ = false;
+    bool seen_first_ = false;
+    int64_t grace_until_ms_ = 0;
+};
+
+void ask(const ExchangePtr& exchange, const messages::Request& request, uint64_t counted) {
+    App& app = exchange->app;
+    if (exchange->writer->closed()) return;  // left while we counted
+    const auto model = app.catalog->find(request.model);
+    if (!model) return exchange->error(ApiError::unknown_model(request.model));
+    const uint64_t window = model->context_tokens();
+    if (counted > 0 && window > 0 && counted >= window)
+        return exchange->error(ApiError::prompt_too_long(counted, window - 1));
+    if (auto error = app.cannot_ask()) return exchange->error(*error);
+
+    Ask ask;
+    ask.id = new_message_id();
+    ask.model = request.model;
+    ask.body = std::move(exchange->request.body);
+    if (const std::string below = app.catalog->below(request.model); below != request.model)
+        ask.body = chat::with_model(ask.body, below);
+    ask.prompt_tokens = counted > 0 ? counted : text_bytes(request) / 3;
+    ask.max_tokens = window > 0 ? std::min(request.max_tokens, window) : request.max_tokens;
+    ask.stream = request.stream;
+    ask.seed = draw_seed();
+    const auto call = std::make_shared<MessagesCall>(exchange, request.stream);
+    app.keep(call);
+    call->start(answer_options(*exchange, std::move(ask)));
+}
+
+}  // namespace
+
+void post_messages(const ExchangePtr& exchange) {
+    App& app = exchange->app;
+    bool newest = true;
+    if (auto error = check_version(*exchange, newest)) return exchange->error(*error);
+    auto parsed = messages::parse_request(exchange->request.body, parse_options(*exchange, newest));
+    if (!parsed) return exchange->error(parsed.error());
+    const auto request = std::make_shared<const messages::Request>(std::move(*parsed));
+    const auto model = app.catalog->find(request->model);
+    // A token is at least one byte: a text with fewer bytes than the window has tokens fits, uncounted.
+    const bool fits =
+        model->context_tokens() == 0 ||
+        text_bytes(*request) + 16 * request->turns.size() + 64 < model->context_tokens();
+    if (fits) return ask(exchange, *request, 0);
+    const bool begun =
+        count_then(app, request, model->artifact,
+                   [exchange, request](uint64_t tokens) { ask(exchange, *request, tokens); });
+    if (!begun) exchange->error(ApiError::overloaded(1));
+}
+
+void post_count_tokens(const ExchangePtr& exchange) {
+    App& app = exchange->app;
+    bool newest = true;
+    if (auto error = check_version(*exchange, newest)) return exchange->error(*error);
+    messages::ParseOptions options = parse_options(*exchange, newest);
+    options.count_tokens = true;
+    auto parsed = messages::parse_request(exchange->request.body, options);
+    if (!parsed) return exchange->error(parsed.error());
+    const auto request = std::make_shared<const messages::Request>(std::move(*parsed));
+    const auto model = app.catalog->find(request->model);
+    if (!model->artifact)
+        return exchange->error(
+            ApiError::unavailable("the tokenizer of this model is not here yet", 1));
+    const bool begun = count_then(app, request, model->artifact, [exchange](uint64_t tokens) {
+        std::string out;
+        base::JsonWriter w(out);
+        w.object().field("input_tokens", tokens).end();
+        exchange->reply(200, std::move(out));
+    });
+    if (!begun) exchange->error(ApiError::overloaded(1));
+}
+
+namespace {
+
+// A resumed reader of an answer that runs or has just ended.
+class FollowCall final : public Call, public std::enable_shared_from_this<FollowCall> {
+  public:
+    explicit FollowCall(ExchangePtr exchange)
+        : exchange_(std::move(exchange)), app_(exchange_->app) {}
+    bool start(const std::shared_ptr<chat::Answer>& answer, std::optional<uint64_t> after) {
+        const auto weak = weak_from_this();
+        const auto leave = [weak] {
+            if (const auto self = weak.lock()) self->app_.let_go(self);
+        };
+        pump_ = std::make_shared<SsePump>(exchange_, leave, leave);
+        return pump_->attach(answer->stream(), after);
+    }
+    void tick(int64_t now_ms) override { pump_->tick(now_ms); }
+
+  private:
+    ExchangePtr exchange_;
+    App& app_;
+    std::shared_ptr<SsePump> pump_;
+};
+
+}  // namespace
+
+void get_message_stream(const ExchangePtr& exchange) {
+    App& app = exchange->app;
+    const auto answer = app.answers.find(exchange->request.segments[2]);
+    const auto gone = [&] {
+        exchange->error(ApiError::of(ErrorType::not_found_error, "no such stream, or it is gone"));
+    };
+    if (!answer) return gone();
+    const pipe::Envelope& envelope = answer->options().envelope;
+    if (envelope.org != exchange->caller.org_text() ||
+        envelope.user != exchange->caller.user_text() || !envelope.conversation.empty() ||
+        !answer->options().stream.keep_frames)
+        return gone();
+    std::optional<uint64_t> after;
+    std::string_view position = exchange->request.headers.get("last-event-id");
+    for (const std::string_view name : {"starting_after", "last_event_id"})
+        if (position.empty()) position = exchange->request.query_value(name).value_or("");
+    if (!position.empty()) {
+        const auto place = chat::parse_position(position);
+        if (!place || place->first != answer->stream()->epoch()) return gone();
+        after = place->second;
+    }
+    const auto call = std::make_shared<FollowCall>(exchange);
+    app.keep(call);
+    if (!call->start(answer, after)) {
+        app.let_go(call);
+        gone();
+    }
+}
+
+}  // namespace parley::chatd

@@ -1,0 +1,120 @@
+// Messages of a conversation: history, one message, stop.
+#include "conversation_json.hpp"
+#include "routes.hpp"
+#include "send.hpp"
+#include "store_errors.hpp"
+#include "turns.hpp"
+
+namespace parley::chatd {
+
+using messages::ApiError;
+using messages::ErrorType;
+
+namespace {
+
+ApiError no_message() { return ApiError::of(ErrorType::not_found_error, "no such message"); }
+
+void list_messages(const ExchangePtr& exchange, const store::ConvRow& conv, store::Reader& reader) {
+    const auto limit = limit_of(*exchange, 50, 200);
+    if (!limit) return exchange->error(limit.error());
+    store::MessagesQuery query;
+    query.conv = conv.id;
+    query.limit = *limit;
+    if (const auto order = exchange->request.query_value("order")) {
+        if (*order != "asc" && *order != "desc")
+            return exchange->error(ApiError::invalid("order", "Input should be 'asc' or 'desc'"));
+        query.ascending = *order == "asc";
+    }
+    const auto bound = [&](std::string_view name, std::optional<store::Ulid>& into) {
+        const auto text = exchange->request.query_value(name);
+        if (!text || text->empty()) return true;
+        into = store::parse_id(store::kMsg, *text);
+        if (!into) exchange->error(ApiError::invalid(name, "Input should be a message id"));
+        return into.has_value();
+    };
+    if (!bound("before", query.before) || !bound("after", query.after)) return;
+    std::optional<store::Ulid> cursor;
+    if (!bound("cursor", cursor)) return;
+    if (cursor) (query.ascending ? query.after : query.before) = cursor;
+    auto page = reader.messages(query);
+    if (!page) return exchange->error(api_error_of(page.error(), ""));
+    std::string out;
+    base::JsonWriter w(out);
+    w.object().key("data").array();
+    for (const store::MessageRow& row : page->rows) write_message(w, row);
+    w.end().field("has_more", page->has_more).key("next_cursor");
+    if (page->has_more && !page->rows.empty())
+        w.string(store::show_id(store::kMsg, page->rows.back().id));
+    else
+        w.null();
+    w.end();
+    exchange->reply(200, std::move(out));
+}
+
+// The conversation of the path if it is the caller's; else the answer is given here.
+std::optional<store::ConvRow> conversation_of(const ExchangePtr& exchange, store::Reader*& reader) {
+    reader = exchange->app.store->reader();
+    const auto id = store::parse_id(store::kConv, exchange->request.segments[2]);
+    if (!id) {
+        exchange->error(no_conversation());
+        return std::nullopt;
+    }
+    if (!reader) {
+        exchange->error(store_away());
+        return std::nullopt;
+    }
+    auto row = reader->conversation(exchange->caller.org, exchange->caller.user, *id);
+    if (row) return std::move(*row);
+    exchange->error(row.error().code == base::Errc::not_found ? no_conversation()
+                                                              : api_error_of(row.error(), ""));
+    return std::nullopt;
+}
+
+std::optional<store::MessageRow> message_of(const ExchangePtr& exchange, const store::ConvRow& conv,
+                                            store::Reader& reader) {
+    const auto id = store::parse_id(store::kMsg, exchange->request.segments[4]);
+    if (!id) {
+        exchange->error(no_message());
+        return std::nullopt;
+    }
+    auto row = reader.message(conv.id, *id);
+    if (row) return std::move(*row);
+    exchange->error(row.error().code == base::Errc::not_found ? no_message()
+                                                              : api_error_of(row.error(), ""));
+    return std::nullopt;
+}
+
+}  // namespace
+
+void conversation_messages(const ExchangePtr& exchange) {
+    store::Reader* reader = nullptr;
+    const auto conv = conversation_of(exchange, reader);
+    if (!conv) return;
+    if (exchange->request.method == "POST") return send_message(exchange, *conv);
+    list_messages(exchange, *conv, *reader);
+}
+
+void conversation_message(const ExchangePtr& exchange) {
+    store::Reader* reader = nullptr;
+    const auto conv = conversation_of(exchange, reader);
+    if (!conv) return;
+    if (const auto row = message_of(exchange, *conv, *reader))
+        exchange->reply(200, message_json(*row));
+}
+
+void cancel_message(const ExchangePtr& exchange) {
+    store::Reader* reader = nullptr;
+    const auto conv = conversation_of(exchange, reader);
+    if (!conv) return;
+    const auto row = message_of(exchange, *conv, *reader);
+    if (!row) return;
+    if (const auto turn = exchange->app.turns->find(exchange->request.segments[4]))
+        return turn->cancel(exchange);
+    // Over already: the same answer each time. Running, and not here: its owner is another chatd, or was
+    // and is being taken over.
+    if (row->status == "streaming")
+        return exchange->error(ApiError::unavailable("another server is producing this answer", 1));
+    exchange->reply(200, message_json(*row));
+}
+
+}  // namespace parley::chatd

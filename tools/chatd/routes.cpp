@@ -1,0 +1,157 @@
+#include "routes.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace parley::chatd {
+
+using messages::ApiError;
+using messages::ErrorType;
+
+namespace {
+
+const std::vector<Route>& table() {
+    static const std::vector<Route> routes = {
+        {"index", {}, {"GET"}, true, "", get_index},
+        {"hello", {"api", "hello"}, {"GET"}, true, "", get_hello},
+        {"health", {"health"}, {"GET"}, true, "", get_health},
+        {"health", {"healthz"}, {"GET"}, true, "", get_health},
+        {"ready", {"readyz"}, {"GET"}, true, "", get_ready},
+        {"models", {"v1", "models"}, {"GET"}, false, "", list_models},
+        {"model", {"v1", "models", "*"}, {"GET"}, false, "", get_model},
+        {"messages", {"v1", "messages"}, {"POST"}, false, "messages", post_messages},
+        {"count_tokens",
+         {"v1", "messages", "count_tokens"},
+         {"POST"},
+         false,
+         "messages",
+         post_count_tokens},
+        {"message_stream",
+         {"v1", "messages", "*", "stream"},
+         {"GET"},
+         false,
+         "messages",
+         get_message_stream},
+        {"conversations",
+         {"v1", "conversations"},
+         {"GET", "POST"},
+         false,
+         "conversations",
+         conversations},
+        {"conversation",
+         {"v1", "conversations", "*"},
+         {"GET", "PATCH", "DELETE"},
+         false,
+         "conversations",
+         conversation},
+        {"conversation_messages",
+         {"v1", "conversations", "*", "messages"},
+         {"GET", "POST"},
+         false,
+         "conversations",
+         conversation_messages},
+        {"conversation_message",
+         {"v1", "conversations", "*", "messages", "*"},
+         {"GET"},
+         false,
+         "conversations",
+         conversation_message},
+        {"cancel",
+         {"v1", "conversations", "*", "messages", "*", "cancel"},
+         {"POST"},
+         false,
+         "conversations",
+         cancel_message},
+    };
+    return routes;
+}
+
+bool matches(const Route& route, const std::vector<std::string>& segments) {
+    if (route.pattern.size() != segments.size()) return false;
+    for (size_t i = 0; i < segments.size(); ++i)
+        if (route.pattern[i] != "*" && route.pattern[i] != segments[i]) return false;
+    return true;
+}
+
+bool allows(const Route& route, std::string_view method) {
+    // What may be got may be asked for its head.
+    if (method == "HEAD") method = "GET";
+    return std::find(route.methods.begin(), route.methods.end(), method) != route.methods.end();
+}
+
+http::Response refuse_method(const Route& route, std::string_view request_id) {
+    std::string allowed;
+    for (const std::string_view method : route.methods) {
+        allowed += fmt::format("{}{}", allowed.empty() ? "" : ", ", method);
+        if (method == "GET") allowed += ", HEAD";
+    }
+    ApiError error = ApiError::invalid(fmt::format("this path answers {} only", allowed));
+    error.status = 405;
+    http::Response response = error_response(error, request_id);
+    response.header("allow", allowed);
+    return response;
+}
+
+http::HeadDecision refuse(App& app, const http::Request& head, std::string_view route,
+                          const ApiError& error) {
+    app.metrics
+        .counter("chatd_requests_total", "requests answered",
+                 {{"route", std::string(route)}, {"status", std::to_string(error.status)}})
+        .add();
+    (void)head;
+    http::HeadDecision decision;
+    decision.response = error_response(error, new_request_id());
+    return decision;
+}
+
+}  // namespace
+
+const Route* find_route(const http::Request& head) {
+    for (const Route& route : table())
+        if (matches(route, head.segments)) return &route;
+    return nullptr;
+}
+
+http::HeadDecision decide(App& app, const http::Request& head) {
+    const Route* route = find_route(head);
+    if (!route)
+        return refuse(app, head, "other",
+                      ApiError::of(ErrorType::not_found_error, "this path does not exist"));
+    http::HeadDecision decision;
+    decision.body_bytes_max = app.options.body_bytes_max;
+    if (!allows(*route, head.method)) {
+        decision.response = refuse_method(*route, new_request_id());
+        return decision;
+    }
+    if (route->open) return decision;
+    auto caller = app.auth->check(head.headers, app.store->reader());
+    if (!caller) return refuse(app, head, route->name, caller.error());
+    if (!route->scope.empty() && !caller->may_use(route->scope))
+        return refuse(app, head, route->name,
+                      ApiError::of(ErrorType::permission_error, "this key may not use this path"));
+    const std::string_view encoding = head.headers.get("content-encoding");
+    if (!encoding.empty() && !http::equal_ignoring_case(encoding, "identity"))
+        return refuse(app, head, route->name,
+                      ApiError::invalid("content-encoding", "only identity is accepted"));
+    return decision;
+}
+
+void dispatch(App& app, http::Request request, http::Writer writer) {
+    const Route* route = find_route(request);
+    const auto exchange = std::make_shared<Exchange>(app, std::move(request), std::move(writer),
+                                                     std::string(route ? route->name : "other"));
+    if (!route)
+        return exchange->error(
+            ApiError::of(ErrorType::not_found_error, "this path does not exist"));
+    if (!route->open) {
+        auto caller = app.auth->check(exchange->request.headers, app.store->reader());
+        if (!caller) return exchange->error(caller.error());
+        exchange->caller = std::move(*caller);
+        if (app.draining)
+            return exchange->error(ApiError::unavailable("this server is draining", 1));
+    }
+    route->handle(exchange);
+}
+
+}  // namespace parley::chatd

@@ -1,0 +1,102 @@
+#include "sse_pump.hpp"
+
+#include <charconv>
+
+#include "messages/events.hpp"
+
+namespace parley::chatd {
+
+using messages::EventType;
+
+bool SsePump::attach(const std::shared_ptr<chat::Stream>& stream, std::optional<uint64_t> after) {
+    const std::weak_ptr<SsePump> weak = weak_from_this();
+    reader_ = stream->read(after, [weak] {
+        if (const auto self = weak.lock()) self->pump();
+    });
+    if (!reader_) return false;
+    started_ = after.value_or(0) > 0;
+    exchange_->writer->on_drain([weak] {
+        if (const auto self = weak.lock()) self->pump();
+    });
+    exchange_->writer->on_close([weak] {
+        const auto self = weak.lock();
+        if (!self || self->over_) return;
+        self->over_ = true;
+        self->reader_.reset();
+        self->on_gone_();
+    });
+    pump();
+    return true;
+}
+
+void SsePump::begin() {
+    if (begun_ || over_) return;
+    begun_ = true;
+    exchange_->begin_sse();
+    last_ms_ = exchange_->app.clock.mono_ms();
+}
+
+void SsePump::pump() {
+    // A write may drain at once and call back.
+    if (over_ || pumping_ || !reader_) return;
+    const auto self = shared_from_this();
+    pumping_ = true;
+    const auto& writer = exchange_->writer;
+    while (const chat::Frame* frame = reader_->peek()) {
+        if (writer->closed() || writer->pending_bytes() > exchange_->app.options.client_bytes_max)
+            break;
+        begin();
+        bool taken;
+        if (timestamps_ && frame->stamp_ns > 0) {
+            char number[24];
+            const char* end = std::to_chars(number, number + sizeof number, frame->stamp_ns).ptr;
+            out_.assign(": t=");
+            out_.append(number, static_cast<size_t>(end - number));
+            out_ += '\n';
+            out_ += frame->sse;
+            taken = writer->write(out_);
+        } else {
+            taken = writer->write(frame->sse);
+        }
+        started_ = started_ || frame->type == EventType::message_start;
+        last_ms_ = exchange_->app.clock.mono_ms();
+        if (!taken || !reader_) break;
+        reader_->pop();
+    }
+    pumping_ = false;
+    if (over_ || !reader_ || writer->closed()) return;
+    if (reader_->lagged()) {
+        // Its place is gone; it comes back by snapshot.
+        say_error(messages::ApiError::overloaded(1));
+        return ended();
+    }
+    if (!reader_->at_end()) return;
+    if (const auto& failure = reader_->failure()) say_error(*failure);
+    ended();
+}
+
+void SsePump::say_error(const messages::ApiError& error) {
+    if (!begun_) return exchange_->error(error);
+    std::string frame;
+    messages::sse_frame(frame, "", "error",
+                        messages::EventWriter::error(error, exchange_->request_id));
+    exchange_->writer->write(frame);
+}
+
+void SsePump::ended() {
+    if (over_) return;
+    over_ = true;
+    reader_.reset();
+    if (begun_) exchange_->end();
+    on_end_();
+}
+
+void SsePump::tick(int64_t now_ms) {
+    if (over_ || !started_ || now_ms - last_ms_ < exchange_->app.options.ping_ms) return;
+    last_ms_ = now_ms;
+    std::string frame;
+    messages::sse_frame(frame, "", "ping", messages::EventWriter::ping());
+    exchange_->writer->write(frame);
+}
+
+}  // namespace parley::chatd
