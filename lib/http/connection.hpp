@@ -104,5 +104,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 };
 
 std::string_view reason_phrase(int status);
+// Empties a buffer, and gives it back where it is large: what is idle holds nothing.
+void release(std::string& buffer);
 
 }  // namespace parley::http

@@ -1,4 +1,5 @@
 // parse_event: one stream event, read.
+#include <algorithm>
 #include <cstring>
 #include <memory>
 

@@ -1,5 +1,6 @@
 #include "messages/request.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
