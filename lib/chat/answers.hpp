@@ -26,6 +26,7 @@ class Answers final : public UpstreamSink {
     std::shared_ptr<Answer> find(const std::string& id) const;
     // Hands on the time; drops what is over and has lingered.
     void tick();
+    void clear() { answers_.clear(); }
     size_t live() const { return live_; }  // not over
     bool full() const { return live_ >= answers_max_; }
     // Calls abandon() on all: the process ends.

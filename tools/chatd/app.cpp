@@ -47,9 +47,15 @@ App::App(http::Loop& loop_in, Options options_in)
       drain_timer_(loop) {}
 
 App::~App() {
-    // Descriptors are watched no longer before their sockets close.
+    // Descriptors are watched no longer before their sockets close; sockets close before their context;
+    // whoever may still grant or cancel goes before the hop.
     link_watches_.clear();
     server_.reset();
+    turns.reset();
+    calls_.clear();
+    answers.clear();
+    hop.reset();
+    store.reset();
     if (alive_) ::unlink((places.run() + "/chatd-" + owner + ".lock").c_str());
 }
 

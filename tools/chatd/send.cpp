@@ -173,7 +173,9 @@ messages::Usage usage_of(const std::string& json) {
     simdjson::dom::parser parser;
     simdjson::dom::element root;
     if (json.empty() || parser.parse(json).get(root)) return usage;
-    const auto number = [&](std::string_view name, uint64_t& into) { if (root[name].get(into)) into = 0; };
+    const auto number = [&](std::string_view name, uint64_t& into) {
+        if (root[name].get(into)) into = 0;
+    };
     number("input_tokens", usage.input_tokens);
     number("output_tokens", usage.output_tokens);
     number("cache_read_input_tokens", usage.cache_read_input_tokens);
@@ -245,7 +247,8 @@ void continue_turn(const ExchangePtr& exchange, const store::MessageRow& user_me
                 std::string_view text;
                 if (!parser.parse(row->params).get(params)) {
                     if (!params["model"].get(text)) wish.model = text;
-                    if (params["max_tokens"].get(wish.max_tokens)) wish.max_tokens = kMaxTokensDefault;
+                    if (params["max_tokens"].get(wish.max_tokens))
+                        wish.max_tokens = kMaxTokensDefault;
                     if (!params["seed"].get(text))
                         wish.seed = std::strtoull(std::string(text).c_str(), nullptr, 10);
                 }

@@ -1,0 +1,302 @@
+#!/usr/bin/env python3
+"""What chatd refuses, and how, without any model: chatd and convstore on a state of their own.
+
+usage: chatd_refusals.py [BIN_DIR]   (default: build/bin of this checkout)
+"""
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BIN = sys.argv[1] if len(sys.argv) > 1 else os.path.join(ROOT, os.environ.get("PARLEY_BUILD", "build"), "bin")
+VERSION = {"anthropic-version": "2023-06-01"}
+failures = []
+
+
+def check(sentence, truth, seen=None):
+    print(("ok   " if truth else "FAIL ") + sentence + ("" if truth else f": saw {seen!r}"), flush=True)
+    if not truth:
+        failures.append(sentence)
+
+
+class Chatd:
+    """A chatd of its own, stopped at the end of the block; `url` parts come from its ready line."""
+
+    def __init__(self, state, *args, env=None):
+        self.state = state
+        self.log = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(
+            [os.path.join(BIN, "chatd"), "serve", "--bind", "127.0.0.1:0", "--state", state, *args],
+            stderr=self.log, env={**os.environ, **(env or {})})
+        self.host, self.port = "127.0.0.1", None
+        until = time.time() + 10
+        while time.time() < until and self.port is None and self.process.poll() is None:
+            found = re.search(r"event=chatd.ready url=https?://([^:]+):(\d+)", self.text())
+            if found:
+                self.port = int(found.group(2))
+            else:
+                time.sleep(0.02)
+
+    def text(self):
+        self.log.seek(0)
+        return self.log.read()
+
+    def __enter__(self):
+        assert self.port, self.text()
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    def ask(self, method, path, body=None, headers=None, connection=None):
+        own = connection or http.client.HTTPConnection(self.host, self.port, timeout=10)
+        own.request(method, path, body=body, headers=headers or {})
+        response = own.getresponse()
+        data = response.read()
+        return response.status, {k.lower(): v for k, v in response.getheaders()}, data
+
+
+def error_of(data):
+    try:
+        return json.loads(data)["error"]
+    except (ValueError, KeyError):
+        return {"type": None, "message": data}
+
+
+def paths_and_methods(chatd):
+    for path in ("/nope", "/v1/complete", "/v1/chat/completions", "/v1/messages/batches", "/v1/files", "/v1/messages/x/y"):
+        status, headers, data = chatd.ask("GET", path)
+        check(f"{path} is a JSON 404", status == 404 and error_of(data)["type"] == "not_found_error", (status, data))
+        check(f"{path} carries one id under two names",
+              headers.get("request-id", "").startswith("req_") and headers["request-id"] == headers.get("x-request-id")
+              and json.loads(data)["request_id"] == headers["request-id"], headers)
+    for method, path, allow in (("GET", "/v1/messages", "POST"), ("DELETE", "/v1/models", "GET, HEAD"),
+                                ("OPTIONS", "/v1/messages", "POST"), ("PUT", "/v1/conversations", "GET, HEAD, POST")):
+        status, headers, data = chatd.ask(method, path)
+        check(f"{method} {path} is 405 with Allow", status == 405 and headers.get("allow") == allow
+              and error_of(data)["type"] == "invalid_request_error", (status, headers))
+    status, _, _ = chatd.ask("GET", "/healthz/")
+    check("a slash at the end is the same path", status == 200, status)
+    for path in ("/api/hello", "/health", "/healthz"):
+        connection = http.client.HTTPConnection(chatd.host, chatd.port, timeout=10)
+        status, _, data = chatd.ask("HEAD", path, connection=connection)
+        again, _, body = chatd.ask("GET", path, connection=connection)
+        check(f"HEAD {path} has no body and leaves the connection whole", (status, data, again) == (200, b"", 200) and body, (status, data, again))
+    status, headers, _ = chatd.ask("GET", "/readyz")
+    check("/readyz is 503 without a filter", status == 503 and 1 <= int(headers.get("retry-after", 0)) <= 60, (status, headers))
+
+
+def keys(chatd, key):
+    body = json.dumps({"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]})
+    status, _, data = chatd.ask("POST", "/v1/messages", body, VERSION)
+    check("no key is 401", status == 401 and error_of(data) == {"type": "authentication_error", "message": "x-api-key header is required"}, data)
+    status, _, data = chatd.ask("POST", "/v1/messages", body, {**VERSION, "x-api-key": "pk_wrong"})
+    check("a wrong key is 401", status == 401 and error_of(data)["message"] == "invalid x-api-key", data)
+    status, _, data = chatd.ask("POST", "/v1/messages", body, {**VERSION, "x-api-key": "pk_wrong", "authorization": "Bearer " + key})
+    check("x-api-key decides where both are given", status == 401, data)
+    status, _, data = chatd.ask("POST", "/v1/messages", "x" * 300_000, VERSION)
+    check("the key is looked at before the size", status == 401, (status, data))
+    for header in ({"x-api-key": key}, {"Authorization": "bearer " + key}):
+        status, _, data = chatd.ask("GET", "/v1/models", headers=header)
+        check(f"{list(header)[0]} opens", status == 200 and json.loads(data)["data"] == [], (status, data))
+    return {"x-api-key": key}
+
+
+def bodies(chatd, auth):
+    good = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
+    status, _, data = chatd.ask("POST", "/v1/messages", "x" * 300_000, {**auth, **VERSION})
+    check("a body over the bound is 413", status == 413 and error_of(data)["type"] == "request_too_large", (status, data))
+    status, _, data = chatd.ask("POST", "/v1/messages", json.dumps(good), auth)
+    check("no version is 400", status == 400 and error_of(data)["message"] == "anthropic-version: header is required", data)
+    status, _, data = chatd.ask("POST", "/v1/messages", json.dumps(good), {**auth, "anthropic-version": "new"})
+    check("a version that is no date is 400", status == 400, data)
+    status, _, data = chatd.ask("POST", "/v1/messages", "{", {**auth, **VERSION})
+    check("what is not JSON is 400", status == 400 and error_of(data)["message"].startswith("The request body is not valid JSON"), data)
+    for change, text in (({"max_tokens": "5"}, "max_tokens:"), ({"messages": "x"}, "messages:"),
+                         ({"stream": 1}, "stream:")):
+        status, _, data = chatd.ask("POST", "/v1/messages", json.dumps({**good, **change}), {**auth, **VERSION})
+        check(f"{change} is 400 and names the field", status == 400 and error_of(data)["message"].startswith(text), data)
+    status, headers, data = chatd.ask("POST", "/v1/messages", json.dumps(good), {**auth, **VERSION})
+    check("while no model row exists a model call is 503, never 404",
+          status == 503 and error_of(data)["type"] == "api_error" and 1 <= int(headers.get("retry-after", 0)) <= 60, (status, data))
+    status, _, data = chatd.ask("POST", "/v1/messages/count_tokens", json.dumps(good), {**auth, **VERSION})
+    check("counting without a model is 503", status == 503, (status, data))
+    status, _, data = chatd.ask("POST", "/v1/messages", json.dumps(good), {**auth, **VERSION, "content-encoding": "gzip"})
+    check("an encoded body is 400", status == 400, (status, data))
+    deep = "[" * 200 + "]" * 200
+    status, _, data = chatd.ask("POST", "/v1/messages", json.dumps(good)[:-1] + ',"x":' + deep + "}", {**auth, **VERSION})
+    check("JSON deeper than 128 is 400", status == 400, (status, data))
+
+
+def conversations(chatd, auth):
+    status, _, data = chatd.ask("POST", "/v1/conversations", json.dumps({"title": "one", "metadata": {"a": 1}}), auth)
+    made = json.loads(data)
+    check("a conversation is made with 201", status == 201 and made["title"] == "one" and made["metadata"] == {"a": 1}, data)
+    path = "/v1/conversations/" + made["id"]
+    status, _, data = chatd.ask("GET", path, headers={**auth, "x-user-id": "another"})
+    check("another user's conversation is 404", status == 404 and error_of(data)["type"] == "not_found_error", (status, data))
+    status, _, data = chatd.ask("GET", "/v1/conversations", headers={**auth, "x-user-id": "another"})
+    check("another user's list is empty", json.loads(data)["data"] == [], data)
+    status, _, data = chatd.ask("PATCH", path, json.dumps({"pinned": True}), {**auth, "if-match": "1"})
+    check("a patch with the right rev is taken", status == 200 and json.loads(data)["rev"] == 2, data)
+    status, _, _ = chatd.ask("PATCH", path, json.dumps({"pinned": False}), {**auth, "if-match": "1"})
+    check("a patch that lost the race is 412", status == 412, status)
+    status, _, data = chatd.ask("PATCH", path, json.dumps({"title": 5}), auth)
+    check("a title that is no string is 400 and named", status == 400 and error_of(data)["message"].startswith("title:"), data)
+    status, _, data = chatd.ask("POST", path + "/messages", json.dumps({"content": "hi"}), auth)
+    check("a send without any model is 503", status == 503, (status, data))
+    status, _, data = chatd.ask("GET", path + "/messages", headers=auth)
+    check("and stores nothing", json.loads(data) == {"data": [], "has_more": False, "next_cursor": None}, data)
+    status, _, data = chatd.ask("POST", path + "/messages", json.dumps({}), auth)
+    check("a send without content is 400", status == 400 and error_of(data)["message"] == "content: Field required", data)
+    for query in ("limit=0", "limit=201", "limit=x", "order=up", "before=zzz"):
+        status, _, data = chatd.ask("GET", path + "/messages?" + query, headers=auth)
+        check(f"?{query} is 400", status == 400, (status, data))
+    status, _, _ = chatd.ask("GET", "/v1/conversations?cursor=forged", headers=auth)
+    check("a forged cursor is 400", status == 400, status)
+    for _ in range(3):
+        chatd.ask("POST", "/v1/conversations", "{}", auth)
+    seen, cursor = [], ""
+    while cursor is not None:
+        _, _, data = chatd.ask("GET", f"/v1/conversations?limit=2&cursor={cursor}", headers=auth)
+        page = json.loads(data)
+        seen += [c["id"] for c in page["data"]]
+        cursor = page["next_cursor"]
+    check("pages show each conversation once", len(seen) == 4 and len(set(seen)) == 4, seen)
+    status, _, _ = chatd.ask("DELETE", path, headers=auth)
+    gone, _, _ = chatd.ask("GET", path, headers=auth)
+    check("a deleted conversation is 404", (status, gone) == (200, 404), (status, gone))
+
+
+def drain(chatd):
+    connection = http.client.HTTPConnection(chatd.host, chatd.port, timeout=10)
+    chatd.ask("GET", "/healthz", connection=connection)
+    began = time.time()
+    chatd.process.send_signal(signal.SIGTERM)
+    try:
+        code = chatd.process.wait(10)
+    except subprocess.TimeoutExpired:
+        code = None
+    check("SIGTERM with an idle client drains at once, exit 0", code == 0 and time.time() - began < 3, (code, time.time() - began))
+    check("and frees the port", socket.socket().connect_ex((chatd.host, chatd.port)) != 0)
+
+
+def start_store(state):
+    store = subprocess.Popen([os.path.join(BIN, "convstore"), "serve", "--state", state], stderr=subprocess.DEVNULL)
+    env = {**os.environ, "PARLEY_STATE": state}
+    until = time.time() + 10
+    while True:
+        made = subprocess.run([os.path.join(BIN, "convstore"), "org", "create", "o", "--json"], env=env, capture_output=True)
+        if made.returncode == 0:
+            break
+        assert time.time() < until, made.stderr
+        time.sleep(0.05)
+    key = subprocess.run([os.path.join(BIN, "convstore"), "key", "create", "--org", "o", "--json"], env=env, capture_output=True, check=True)
+    return store, json.loads(key.stdout)["key"]
+
+
+def with_store(folder):
+    state = os.path.join(folder, "s")
+    os.makedirs(state, mode=0o700)
+    with Chatd(state, "--body-max", "200KB") as chatd:
+        status, _, _ = chatd.ask("GET", "/v1/models", headers={"x-api-key": "pk_any"})
+        check("before there is a store a key cannot be judged: 503, not 401", status == 503, status)
+        store, key = start_store(state)
+        try:
+            until = time.time() + 5
+            while time.time() < until and 503 in (
+                    chatd.ask("GET", "/v1/models", headers={"x-api-key": key})[0],
+                    chatd.ask("POST", "/v1/conversations", "{}", {"x-api-key": key, "x-user-id": "first"})[0]):
+                time.sleep(0.05)
+            paths_and_methods(chatd)
+            auth = keys(chatd, key)
+            bodies(chatd, auth)
+            conversations(chatd, auth)
+            check("user text and keys are not in the log", "hi" not in re.findall(r"\w+", chatd.text()) and key not in chatd.text())
+            store.kill()
+            store.wait()
+            time.sleep(1.5)
+            status, _, data = chatd.ask("POST", "/v1/conversations", "{}", auth)
+            check("without convstore a write is 503 and a read still works",
+                  status == 503 and chatd.ask("GET", "/v1/conversations", headers=auth)[0] == 200, (status, data))
+        finally:
+            if store.poll() is None:
+                store.kill()
+                store.wait()
+        drain(chatd)
+
+
+def command_line(folder):
+    def run(*args, env=None):
+        return subprocess.run([os.path.join(BIN, "chatd"), "serve", "--state", os.path.join(folder, "c"), *args],
+                              capture_output=True, text=True, timeout=10, env={**os.environ, **(env or {})})
+    done = run("--bind", "0.0.0.0:0", "--no-auth")
+    check("--no-auth beyond loopback is refused with 78", done.returncode == 78 and "no-auth" in done.stderr, (done.returncode, done.stderr))
+    done = run("--tls-cert", "x.pem")
+    check("a certificate without its key is refused with 78", done.returncode == 78, (done.returncode, done.stderr))
+    done = run("--nonsense")
+    check("an unknown flag is 64", done.returncode == 64, done.returncode)
+    config = os.path.join(folder, "chatd.toml")
+    with open(config, "w") as file:
+        file.write("allow-unfiltered = true\n")
+    done = run("--config", config, "--bind", "127.0.0.1:0")
+    check("--allow-unfiltered in a file is refused with 78", done.returncode == 78, (done.returncode, done.stderr))
+    with Chatd(os.path.join(folder, "e"), "--no-auth", env={"CHATD_ALLOW_UNFILTERED": "1"}) as chatd:
+        _, _, data = chatd.ask("GET", "/readyz")
+        check("--allow-unfiltered in the environment does nothing", b"stamp key" in data, data)
+    example = os.path.join(ROOT, "examples", "chatd.toml")
+    with Chatd(os.path.join(folder, "x"), "--config", example) as chatd:
+        check("the example configuration is accepted", chatd.ask("GET", "/healthz")[0] == 200)
+        chatd.process.send_signal(signal.SIGHUP)
+        until = time.time() + 5
+        while "chatd.reloaded" not in chatd.text() and time.time() < until:
+            time.sleep(0.05)
+        check("SIGHUP reads it again", "chatd.reloaded" in chatd.text() and chatd.ask("GET", "/healthz")[0] == 200)
+
+
+def tls(folder):
+    if not shutil.which("openssl"):
+        print("SKIPPED TLS: no openssl program")
+        return
+    cert, key = os.path.join(folder, "cert.pem"), os.path.join(folder, "key.pem")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+                    "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert], check=True, capture_output=True)
+    with Chatd(os.path.join(folder, "t"), "--no-auth", "--tls-cert", cert, "--tls-key", key) as chatd:
+        context = ssl.create_default_context(cafile=cert)
+        connection = http.client.HTTPSConnection(chatd.host, chatd.port, timeout=10, context=context)
+        status, _, _ = chatd.ask("GET", "/healthz", connection=connection)
+        check("HTTPS answers", status == 200, status)
+        plain = socket.create_connection((chatd.host, chatd.port), timeout=10)
+        plain.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        try:
+            got = plain.recv(100)
+        except ConnectionResetError:
+            got = b""
+        check("plain HTTP on the TLS port is not answered", not got.startswith(b"HTTP/1.1 200"), got)
+
+
+def main():
+    folder = tempfile.mkdtemp(prefix="chatd.")
+    try:
+        with_store(folder)
+        command_line(folder)
+        tls(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    print(f"{len(failures)} failed" if failures else "all passed")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
