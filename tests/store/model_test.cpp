@@ -188,7 +188,8 @@ TEST_CASE("random commands leave what a simple model says", "[store]") {
     }
     // Not a token charged twice, none left out: ended answers, and what take-overs charged for others.
     uint64_t charged = 0, requests = 0;
-    for (const auto& total : *f.reader->usage(f.user, 0, UINT32_MAX)) {
+    const auto totals = f.reader->usage(f.user, 0, UINT32_MAX);
+    for (const auto& total : *totals) {
         charged += total.output_tokens;
         requests += total.requests;
     }
