@@ -3,11 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "engine/random.hpp"
+#include "engine/row.hpp"
 
 namespace parley::engine {
 namespace {
@@ -15,58 +16,80 @@ namespace {
 using model::Token;
 using Candidate = SamplerScratch::Candidate;
 
-constexpr float kExpLeast = -87.0f;  // e^-87 is the last one whose exponent is a normal number
-
-// Cephes expf (S. Moshier, public domain): e^x = 2^n · e^r, |r| ≤ ln2/2, ln2 in two parts.
-inline float exp_core(float x) {
-    const int n = static_cast<int>(x * 1.44269504088896341f - 0.5f);  // x ≤ 0: rounds to nearest
-    const float fn = static_cast<float>(n);
-    float r = x - fn * 0.693359375f;
-    r = r - fn * -2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * (r * r) + r + 1.0f;
-    return p * std::bit_cast<float>((n + 127) << 23);
-}
-
-Token greatest(std::span<const float> logits) {
-    Token best = kNoToken;
-    float most = -std::numeric_limits<float>::infinity();
-    for (size_t i = 0; i < logits.size(); ++i) {
-        if (logits[i] > most) {  // never true for NaN; strict, so the lowest id stays on ties
-            most = logits[i];
-            best = static_cast<Token>(i);
-        }
-    }
-    return best;
+// The first of the greatest: the lowest id on ties.
+Token greatest(std::span<const float> logits, std::vector<float>& block_max) {
+    const float most = row_max(logits, block_max);
+    if (!(most > -std::numeric_limits<float>::infinity())) return kNoToken;
+    size_t block = 0;
+    while (block_max[block] != most) ++block;
+    size_t i = block * kRowBlock;
+    while (logits[i] != most) ++i;
+    return static_cast<Token>(i);
 }
 
 bool before(const Candidate& a, const Candidate& b) {
     return a.weight != b.weight ? a.weight > b.weight : a.token < b.token;
 }
 
-// Weights of all tokens relative to the greatest, and their sum over eight lanes in a fixed order.
-// Its own function at O3: the loop must become vector code, it runs over the whole vocabulary.
-[[gnu::optimize("O3")]] double weigh(const float* logits, size_t count, float most, float scale,
-                                     float* weights) {
-    for (size_t i = 0; i < count; ++i) {
-        const float x = (logits[i] - most) * scale;
-        const float safe = x > kExpLeast ? x : kExpLeast;
-        const float e = exp_core(safe);
-        weights[i] = x > kExpLeast ? e : 0.0f;
+// Nothing is cut: walks the blocks, then the one that the draw fell into, in the order of ids.
+Token draw_all(double left, const SamplerScratch& s, Token best) {
+    size_t block = 0;
+    while (block + 1 < s.block_sum.size() && left >= static_cast<double>(s.block_sum[block]))
+        left -= static_cast<double>(s.block_sum[block++]);
+    Token last = kNoToken;
+    for (size_t i = block * kRowBlock; i < (block + 1) * kRowBlock; ++i) {
+        if (s.weights[i] <= 0.0f) continue;
+        last = static_cast<Token>(i);
+        left -= static_cast<double>(s.weights[i]);
+        if (left < 0) break;
     }
-    double lanes[8] = {};
-    size_t i = 0;
-    for (; i + 8 <= count; i += 8)
-        for (size_t lane = 0; lane < 8; ++lane)
-            lanes[lane] += static_cast<double>(weights[i + lane]);
-    for (; i < count; ++i) lanes[i % 8] += static_cast<double>(weights[i]);
-    return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
-           ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+    return last == kNoToken ? best : last;  // rounding used up the sum
+}
+
+// All tokens that weigh at least `least`, in the order of ids; whole blocks are passed over.
+void collect(float least, SamplerScratch& s) {
+    s.candidates.clear();
+    for (size_t block = 0; block < s.block_max.size(); ++block) {
+        if (s.block_max[block] < least) continue;
+        for (size_t i = block * kRowBlock; i < (block + 1) * kRowBlock; ++i)
+            if (s.weights[i] >= least)
+                s.candidates.push_back({s.weights[i], static_cast<Token>(i)});
+    }
+}
+
+// A weight that at least `count` tokens reach: so many blocks have one of that weight.
+float reached_by(uint32_t count, SamplerScratch& s) {
+    if (count > s.block_max.size()) return 0;
+    s.ranks = s.block_max;
+    std::nth_element(s.ranks.begin(), s.ranks.begin() + (count - 1), s.ranks.end(),
+                     std::greater<>());
+    return s.ranks[count - 1];
+}
+
+double sum_of(std::span<const Candidate> candidates) {
+    double sum = 0;
+    for (const Candidate& c : candidates) sum += static_cast<double>(c.weight);
+    return sum;
+}
+
+// Sorts just so many that their sum reaches `wanted`, and drops the rest. Most rows need a few.
+void nucleus(double wanted, std::vector<Candidate>& kept) {
+    size_t sorted = 0;
+    size_t count = 0;
+    double sum = 0;
+    while (count < kept.size()) {
+        if (count == sorted) {
+            const size_t end = std::min(kept.size(), std::max<size_t>(64, sorted * 4));
+            const auto from = kept.begin() + static_cast<std::ptrdiff_t>(sorted);
+            const auto to = kept.begin() + static_cast<std::ptrdiff_t>(end);
+            if (to != kept.end()) std::nth_element(from, to, kept.end(), before);
+            std::sort(from, to, before);
+            sorted = end;
+        }
+        sum += static_cast<double>(kept[count++].weight);
+        if (sum >= wanted) break;
+    }
+    kept.resize(std::max<size_t>(count, 1));
 }
 
 }  // namespace
@@ -85,8 +108,6 @@ base::Result<void> check(const SamplingOptions& o) {
         if (!result) return result;
     return {};
 }
-
-float exp_nonpositive(float x) { return x > kExpLeast ? exp_core(x) : 0.0f; }
 
 bool Sampler::has_penalties() const {
     return options_.repetition_penalty != 1.0f || options_.presence_penalty != 0.0f ||
@@ -121,66 +142,47 @@ void Sampler::penalise(std::span<float> logits) const {
 
 Token Sampler::pick(std::span<float> logits, uint64_t index, SamplerScratch& scratch) const {
     if (has_penalties()) penalise(logits);
-    const Token best = greatest(logits);
+    const Token best = greatest(logits, scratch.block_max);
     if (best == kNoToken || options_.temperature <= 0.0f || options_.top_k == 1) return best;
 
     const float most = logits[static_cast<size_t>(best)];
     if (!std::isfinite(most)) return kNoToken;
-    scratch.weights.resize(logits.size());
-    const float* weights = scratch.weights.data();
-    double total = weigh(logits.data(), logits.size(), most, 1.0f / options_.temperature,
-                         scratch.weights.data());
+    row_weigh(logits, most, 1.0f / options_.temperature, scratch.weights, scratch.block_sum,
+              scratch.block_max);
+    double total = 0;
+    for (const float sum : scratch.block_sum) total += static_cast<double>(sum);
     const double draw = uniform(options_.seed, index);
-
     const bool cuts_k = options_.top_k > 0 && options_.top_k < logits.size();
     const bool cuts_p = options_.top_p < 1.0f;
-    if (!cuts_k && !cuts_p && options_.min_p <= 0.0f) {
-        // Nothing to cut: walk in the order of ids, no sort.
-        double left = draw * total;
-        Token last = best;
-        for (size_t i = 0; i < logits.size(); ++i) {
-            if (weights[i] <= 0.0f) continue;
-            last = static_cast<Token>(i);
-            left -= static_cast<double>(weights[i]);
-            if (left < 0) return last;
-        }
-        return last;  // rounding used up the sum
-    }
+    if (!cuts_k && !cuts_p && options_.min_p <= 0.0f) return draw_all(draw * total, scratch, best);
 
-    // What cannot be kept is left out before the sort. top-p: tokens below (1-p)·total/n weigh less
-    // than (1-p)·total together, so the nucleus does without them. min-p: its own bound.
-    float least = std::max(options_.min_p, std::numeric_limits<float>::min());
-    if (!cuts_k && cuts_p)
-        least = std::max(least, static_cast<float>((1.0 - static_cast<double>(options_.top_p)) *
-                                                   total / static_cast<double>(logits.size())));
-    auto& kept = scratch.candidates;
-    kept.clear();
-    for (size_t i = 0; i < logits.size(); ++i)
-        if (weights[i] >= (cuts_k ? std::numeric_limits<float>::min() : least))
-            kept.push_back({weights[i], static_cast<Token>(i)});
-    if (cuts_k && kept.size() > options_.top_k) {
-        std::nth_element(kept.begin(), kept.begin() + options_.top_k, kept.end(), before);
-        kept.resize(options_.top_k);
-    }
-    std::sort(kept.begin(), kept.end(), before);
+    // What cannot be kept is left out before any sort. top-k: its own bound. top-p: tokens below
+    // (1-p)·total/n weigh less than (1-p)·total together, so the nucleus does without them.
+    float least = std::numeric_limits<float>::min();
     if (cuts_k) {
-        total = 0;
-        for (const Candidate& c : kept) total += static_cast<double>(c.weight);
+        least = std::max(least, reached_by(options_.top_k, scratch));
+    } else {
+        least = std::max(least, options_.min_p);
+        if (cuts_p)
+            least = std::max(least, static_cast<float>((1.0 - static_cast<double>(options_.top_p)) *
+                                                       total / static_cast<double>(logits.size())));
     }
-    if (cuts_p) {
-        const double wanted = static_cast<double>(options_.top_p) * total;
-        double sum = 0;
-        size_t count = 0;
-        while (count < kept.size()) {
-            sum += static_cast<double>(kept[count++].weight);
-            if (sum >= wanted) break;
+    collect(least, scratch);
+    auto& kept = scratch.candidates;
+    if (cuts_k) {
+        if (kept.size() > options_.top_k) {
+            std::nth_element(kept.begin(), kept.begin() + options_.top_k, kept.end(), before);
+            kept.resize(options_.top_k);
         }
-        kept.resize(std::max<size_t>(count, 1));
+        std::sort(kept.begin(), kept.end(), before);
+        total = sum_of(kept);
     }
+    if (cuts_p)
+        nucleus(static_cast<double>(options_.top_p) * total, kept);
+    else if (!cuts_k)
+        std::sort(kept.begin(), kept.end(), before);
     while (kept.size() > 1 && kept.back().weight < options_.min_p) kept.pop_back();
-    double sum = 0;
-    for (const Candidate& c : kept) sum += static_cast<double>(c.weight);
-    double left = draw * sum;
+    double left = draw * sum_of(kept);
     for (const Candidate& c : kept) {
         left -= static_cast<double>(c.weight);
         if (left < 0) return c.token;

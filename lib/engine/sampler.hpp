@@ -40,11 +40,8 @@ struct SamplingOptions {
 // Errc::invalid, naming the field, for a value out of its range or not a number.
 base::Result<void> check(const SamplingOptions& options);
 
-// e^x for x ≤ 0, within 2 units in the last place; 0 below -87 and for what is not a number.
-float exp_nonpositive(float x);
-
 struct SamplerScratch {
-    std::vector<float> weights;
+    std::vector<float> weights, block_sum, block_max, ranks;
     struct Candidate {
         float weight;
         model::Token token;

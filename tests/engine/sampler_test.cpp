@@ -6,6 +6,7 @@
 #include <set>
 
 #include "engine/random.hpp"
+#include "engine/row.hpp"
 
 using namespace parley;
 using engine::Sampler;
@@ -58,14 +59,44 @@ TEST_CASE("a random number depends on seed and index alone and is even over [0, 
     CHECK(low / 20'000.0 == Approx(0.1).margin(0.01));
 }
 
-TEST_CASE("the exponential is close, exact at 0 and never negative", "[sampler]") {
-    CHECK(engine::exp_nonpositive(0.0f) == 1.0f);
-    CHECK(engine::exp_nonpositive(-100.0f) == 0.0f);
-    CHECK(engine::exp_nonpositive(-std::numeric_limits<float>::infinity()) == 0.0f);
-    CHECK(engine::exp_nonpositive(std::numeric_limits<float>::quiet_NaN()) == 0.0f);
-    for (float x = -86.5f; x <= 0.0f; x += 0.0137f) {
-        const double exact = std::exp(static_cast<double>(x));
-        CHECK(std::abs(engine::exp_nonpositive(x) - exact) <= 2.5e-7 * exact);
+TEST_CASE("weights are close to the exponential, 1 at the greatest and 0 for what is no number",
+          "[sampler]") {
+    std::vector<float> row = {0.0f, -100.0f, -std::numeric_limits<float>::infinity(),
+                              std::numeric_limits<float>::quiet_NaN()};
+    std::vector<float> weights, sums, maxima;
+    engine::row_weigh(row, 0, 1, weights, sums, maxima);
+    CHECK(weights[0] == 1.0f);
+    for (size_t i = 1; i < weights.size(); ++i) CHECK(weights[i] == 0.0f);
+    row.clear();
+    for (float x = -86.5f; x <= 0.0f; x += 0.0137f) row.push_back(x);
+    engine::row_weigh(row, 0, 1, weights, sums, maxima);
+    for (size_t i = 0; i < row.size(); ++i) {
+        const double exact = std::exp(static_cast<double>(row[i]));
+        CHECK(std::abs(weights[i] - exact) <= 2.5e-7 * exact);
+    }
+}
+
+TEST_CASE("every path of this host gives the same bits, whatever the length", "[sampler]") {
+    const auto paths = engine::row_paths();
+    REQUIRE(std::string(paths.back().name) == "plain");
+    for (const size_t size : {1u, 63u, 64u, 65u, 1000u, 49'152u}) {
+        std::vector<float> row;
+        for (size_t i = 0; i < size; ++i)
+            row.push_back(static_cast<float>(engine::uniform(size, i) * 40 - 20));
+        if (size > 64) row[17] = std::numeric_limits<float>::quiet_NaN();
+        std::vector<float> maxima, weights, sums, tops;
+        const float most = engine::row_max(row, maxima, paths.back());
+        engine::row_weigh(row, most, 1.25f, weights, sums, tops, paths.back());
+        for (const auto& path : paths) {
+            INFO(path.name << " " << size);
+            std::vector<float> maxima2, weights2, sums2, tops2;
+            CHECK(engine::row_max(row, maxima2, path) == most);
+            engine::row_weigh(row, most, 1.25f, weights2, sums2, tops2, path);
+            CHECK(maxima2 == maxima);
+            CHECK(weights2 == weights);
+            CHECK(sums2 == sums);
+            CHECK(tops2 == tops);
+        }
     }
 }
 
@@ -179,6 +210,40 @@ TEST_CASE("penalties move a greedy choice away from what was said", "[sampler]")
     o.frequency_penalty = 0.5f;
     CHECK(after(o, {}, {1}, {0.6f, 1.2f}) == 1);
     CHECK(after(o, {}, {1, 1}, {0.6f, 1.2f}) == 0);
+}
+
+TEST_CASE("cuts and draws on a large row are those of a full sort", "[sampler]") {
+    std::vector<float> row;
+    for (uint64_t i = 0; i < 5000; ++i)
+        row.push_back(static_cast<float>(static_cast<int>(engine::uniform(3, i) * 200)) /
+                      10);  // ties
+    for (const uint32_t top_k : {0u, 1u, 7u, 40u, 300u, 4999u}) {
+        for (const float top_p : {1.0f, 0.95f, 0.5f, 0.01f}) {
+            SamplingOptions o;
+            o.top_k = top_k;
+            o.top_p = top_p;
+            // By definition, in double.
+            std::vector<std::pair<double, model::Token>> all;
+            for (size_t i = 0; i < row.size(); ++i)
+                all.emplace_back(-static_cast<double>(row[i]), static_cast<model::Token>(i));
+            std::sort(all.begin(), all.end());
+            if (top_k > 0) all.resize(std::min<size_t>(all.size(), top_k));
+            double total = 0;
+            for (const auto& [x, token] : all) total += std::exp(-x - 20);
+            std::set<model::Token> allowed;
+            double sum = 0;
+            for (const auto& [x, token] : all) {
+                if (sum >= static_cast<double>(top_p) * total * (1 + 1e-5)) break;
+                sum += std::exp(-x - 20);
+                allowed.insert(token);
+            }
+            std::set<model::Token> seen;
+            for (uint64_t n = 0; n < 300; ++n) seen.insert(pick(o, row, n));
+            INFO("top_k " << top_k << " top_p " << top_p);
+            for (const auto token : seen) CHECK(allowed.count(token) == 1);
+            if (allowed.size() <= 5) CHECK(seen.size() == allowed.size());
+        }
+    }
 }
 
 TEST_CASE("a sampling option out of range is refused by name", "[sampler]") {
