@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+"""convstore from outside: admin verbs with and without a server, tail over kills of either side, damage found.
+
+usage: convstore_tail.py [BIN_DIR]   (default: build/bin of this checkout)
+"""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BIN = sys.argv[1] if len(sys.argv) > 1 else os.path.join(ROOT, os.environ.get("PARLEY_BUILD", "build"), "bin")
+CONVSTORE = os.path.join(BIN, "convstore")
+failures = []
+
+
+def check(sentence, truth, seen=None):
+    print(("ok   " if truth else "FAIL ") + sentence + ("" if truth else f": saw {seen!r}"), flush=True)
+    if not truth:
+        failures.append(sentence)
+
+
+state = tempfile.mkdtemp(prefix="parley-convstore-")
+env = dict(os.environ, PARLEY_STATE=state)
+
+
+def run(*args, stdin=None):
+    return subprocess.run([CONVSTORE, *args], env=env, input=stdin, capture_output=True, text=True, timeout=60)
+
+
+def serve():
+    log = open(os.path.join(state, "serve.log"), "a")
+    at = log.tell()
+    process = subprocess.Popen([CONVSTORE, "serve"], env=env, stderr=log)
+    end = time.monotonic() + 15
+    while "convstore.ready" not in open(log.name).read()[at:]:
+        if time.monotonic() > end or process.poll() is not None:
+            raise RuntimeError(open(log.name).read())
+        time.sleep(0.01)
+    return process
+
+
+def tail():
+    out = open(os.path.join(state, "tail.jsonl"), "a")
+    return subprocess.Popen([CONVSTORE, "tail", "--follow", "--cursor", os.path.join(state, "cursor")], env=env, stdout=out,
+                            stderr=subprocess.DEVNULL)
+
+
+def stop(process, number=signal.SIGTERM):
+    process.send_signal(number)
+    return process.wait(20)
+
+
+try:
+    # Without a server.
+    missing = run("org", "list")
+    check("a store that is not there is said to be so, with 69", missing.returncode == 69 and "convstore" in missing.stderr, missing)
+    made = run("org", "create", "acme", "--json")
+    org = json.loads(made.stdout)
+    check("org create works without a server", made.returncode == 0 and org["name"] == "acme", made)
+    again = run("org", "create", "acme", "--json")
+    check("the same org again is refused with 65 and empty stdout", again.returncode == 65 and again.stdout == "", again)
+    check("a bad flag is 64", run("tail", "--nonsense").returncode == 64)
+    check("the store's folder is private", os.stat(os.path.join(state, "store")).st_mode & 0o777 == 0o700)
+
+    server = serve()
+    second = run("serve", "--lock-wait", "200ms")
+    check("a second writer is refused and names the first", second.returncode == 65 and str(server.pid) in second.stderr, second)
+    key = json.loads(run("key", "create", "--org", "acme", "--json").stdout)
+    check("key create asks the running store", key["org"] == org["org"] and key["key"].startswith("pk_"), key)
+    listed = run("key", "list", "--json").stdout
+    check("a key's secret is never listed", key["key"] not in listed and key["key_id"] in listed, listed)
+    data = open(os.path.join(state, "store", "data.mdb"), "rb").read()
+    check("a key's secret is nowhere in the file", key["key"].encode() not in data)
+    check("revoke answers", run("key", "revoke", key["key_id"]).returncode == 0)
+    user = run("user", "create", "--org", "acme", "--user", "bob", "--password-stdin", "--json", stdin="hunter2\n")
+    check("user create reads the password from stdin", json.loads(user.stdout)["user"] == "bob", user)
+
+    # tail: every commit once, in order, over restarts of either side.
+    follower = tail()
+    made = 0
+    for life in range(6):
+        for _ in range(10):
+            made += run("org", "create", f"org-{life}-{_}").returncode == 0
+        if life % 2 == 0:
+            stop(server, signal.SIGKILL)
+            server = serve()
+        else:
+            check("tail ends with 0 on SIGTERM", stop(follower) == 0)
+            made += run("org", "create", f"between-{life}").returncode == 0
+            follower = tail()
+    last = json.loads(run("tail").stdout.splitlines()[-1])["seq"]
+    end = time.monotonic() + 15
+    lines = []
+    while time.monotonic() < end:
+        lines = [json.loads(line) for line in open(os.path.join(state, "tail.jsonl"))]
+        if lines and lines[-1]["seq"] == last:
+            break
+        time.sleep(0.05)
+    check("all 63 orgs were made", made == 63, made)
+    check("tail printed every commit once, in order", [line["seq"] for line in lines] == list(range(1, last + 1)), len(lines))
+    # A change reaches the follower by publication, not only by its poll each second.
+    delays = []
+    for n in range(8):
+        size = os.path.getsize(os.path.join(state, "tail.jsonl"))
+        run("org", "create", f"soon-{n}")
+        start = time.monotonic()
+        while os.path.getsize(os.path.join(state, "tail.jsonl")) == size and time.monotonic() - start < 3:
+            time.sleep(0.002)
+        delays.append(time.monotonic() - start)
+    check("a commit is printed within 100 ms (median of 8)", sorted(delays)[4] < 0.1, delays)
+    check("--since begins after that number", json.loads(run("tail", "--since", "5").stdout.splitlines()[0])["seq"] == 6)
+    stop(follower)
+
+    # get, export, check, backup.
+    got = run("get", "org", org["org"])
+    check("get prints the row", json.loads(got.stdout)["name"] == "acme", got)
+    check("get of no row is 66", run("get", "org", "org_00000000000000000000000000").returncode == 66)
+    rows = [json.loads(line) for line in run("export", "--table", "changes").stdout.splitlines()]
+    check("export prints every row", [r["row"]["seq"] for r in rows] == list(range(1, len(rows) + 1)))
+    sound = run("check", "--json")
+    check("a sound store passes the check beside its writer", sound.returncode == 0 and json.loads(sound.stdout)["findings"] == 0, sound)
+    copy = os.path.join(state, "copy")
+    check("backup verifies its copy", json.loads(run("backup", copy, "--json").stdout)["verified"] is True)
+    check("a backup goes into an empty folder only", run("backup", copy).returncode == 64)
+    check("the backup reads back", run("check", "--store", copy).returncode == 0)
+    data = bytearray(open(os.path.join(copy, "data.mdb"), "rb").read())
+    at = data.find(b'"type":"org.created"')
+    data[at + 3] ^= 1
+    open(os.path.join(copy, "data.mdb"), "wb").write(data)
+    damaged = run("check", "--store", copy)
+    check("a flipped bit is found and named, with 65", damaged.returncode == 65 and "table 'changes' key 00" in damaged.stdout, damaged)
+
+    # Drain.
+    start = time.monotonic()
+    check("serve drains and ends with 0", stop(server) == 0)
+    check("draining an idle store takes under a second", time.monotonic() - start < 1)
+    check("admin verbs go on without it", run("org", "create", "after").returncode == 0)
+finally:
+    for process in [p for p in (globals().get("server"), globals().get("follower")) if p and p.poll() is None]:
+        process.kill()
+        process.wait()
+    shutil.rmtree(state, ignore_errors=True)
+
+print(f"{len(failures)} failed")
+sys.exit(1 if failures else 0)
