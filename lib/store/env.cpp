@@ -48,6 +48,7 @@ Error lmdb_error(int rc, std::string doing) {
                 doing + ": the store's map is full: restart convstore with a larger --map-size"};
         case ENOSPC:
         case EDQUOT:
+        case EFBIG:
             return {Errc::again, doing + ": the disk is full: free some space, nothing was lost"};
         case MDB_READERS_FULL:
             return {Errc::unavailable,

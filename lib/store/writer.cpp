@@ -1,6 +1,7 @@
 #include "store/writer.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <map>
 #include <optional>
 
@@ -244,8 +245,16 @@ Result<std::vector<Outcome>> Writer::Impl::apply(std::span<const Command> comman
         if (batch.writes > 0) {
             const int rc = mdb_txn_commit(txn.release());  // frees the handle even when it fails
             if (rc != MDB_SUCCESS) {
-                const Error error = lmdb_error(rc, "cannot commit");
-                broken = rc == MDB_PANIC || rc == EIO;
+                // LMDB calls a short write EIO, which is how a disk that fills up begins. Going on is safe
+                // for any failure before the meta page: the group's pages are reachable from nowhere, and
+                // the next commit writes and syncs its own. A failure of the meta page itself shows as
+                // MDB_PANIC at the next begin.
+                const Error error =
+                    rc == EIO
+                        ? Error{Errc::again,
+                                "cannot commit: the disk did not take it all: it is full, or fails"}
+                        : lmdb_error(rc, "cannot commit");
+                broken = rc == MDB_PANIC;
                 if (broken) return fail(error);
                 if (commands.size() > 1) return apply_singly(commands);
                 out_of_it[0] = Refusal{error.code, error.what, "", ""};

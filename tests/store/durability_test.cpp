@@ -1,6 +1,7 @@
 // What must hold when things break: kills, full maps, flipped bits, resends, a second writer.
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -174,6 +175,57 @@ TEST_CASE("a full map refuses what does not fit, keeps what is there, and grows 
     f.reopen();
     REQUIRE(f.reader->message(conv, answers.back()));
     if (!refused_body.empty()) f.run(refused_body);
+    REQUIRE(summary(*f.writer->env()).empty());
+}
+
+TEST_CASE("a disk that is full refuses what does not fit, and all goes on when there is room",
+          "[store]") {
+    Fixture f;
+    const Ulid conv = f.conversation();
+    // A limit on the size of files stands for the disk's end: a write beyond it fails at commit.
+    rlimit before{};
+    REQUIRE(::getrlimit(RLIMIT_FSIZE, &before) == 0);
+    const auto handler = ::signal(SIGXFSZ, SIG_IGN);
+    const rlimit tight{300'000, before.rlim_max};
+    REQUIRE(::setrlimit(RLIMIT_FSIZE, &tight) == 0);
+    std::vector<std::string> bodies;
+    uint64_t state = 20261124;
+    for (int i = 0; i < 40; ++i) {
+        Send send =
+            f.send_to(conv, std::string(100, static_cast<char>('a' + i % 26)) + std::to_string(i));
+        send.parent = Send::kRoot;
+        // Raw bytes that no compressor makes smaller.
+        std::string noise(12'000, ' ');
+        for (char& c : noise) {
+            state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+            c = "0123456789abcdef"[state % 16];
+        }
+        send.params = "{\"noise\":\"" + noise + "\"}";
+        bodies.push_back(send.json());
+    }
+    std::vector<Command> commands;
+    for (size_t i = 0; i < bodies.size(); ++i) commands.push_back({"boot", i + 1, bodies[i]});
+    auto outcomes = f.writer->apply(commands);
+    const rlimit back{before.rlim_cur, before.rlim_max};
+    REQUIRE(::setrlimit(RLIMIT_FSIZE, &back) == 0);
+    ::signal(SIGXFSZ, handler);
+    REQUIRE(outcomes);
+    uint64_t stored = 0, refused = 0;
+    for (const auto& outcome : *outcomes) {
+        if (!outcome.refused) ++stored;
+        if (outcome.refused) {
+            ++refused;
+            REQUIRE(outcome.code == Errc::again);
+        }
+    }
+    REQUIRE(stored > 0);
+    REQUIRE(refused > 0);
+    REQUIRE(f.reader->conversation(f.org, f.user, conv)->message_count == 2 * stored);
+    REQUIRE(summary(*f.writer->env()).empty());
+    // With room again the same numbers run: those that ran before get their first reply.
+    const auto again = apply(*f.writer, bodies, "boot");
+    for (const auto& outcome : again) REQUIRE_FALSE(outcome.refused);
+    REQUIRE(f.reader->conversation(f.org, f.user, conv)->message_count == 2 * bodies.size());
     REQUIRE(summary(*f.writer->env()).empty());
 }
 
