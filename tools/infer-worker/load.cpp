@@ -9,9 +9,10 @@
 
 namespace parley::infer_worker {
 
-base::Result<Loaded> load(Options& o) {
+namespace {
+
+base::Result<Loaded> load_here(Options& o) {
     const int64_t started_ms = base::system_clock().mono_ms();
-    if (o.nice > 0) setpriority(PRIO_PROCESS, 0, static_cast<int>(o.nice));  // of this thread
     if (o.model.empty())
         return base::fail(base::Errc::usage,
                           "no model: name a GGUF file with --model or PARLEY_MODEL");
@@ -43,6 +44,22 @@ base::Result<Loaded> load(Options& o) {
     loaded.forward = std::move(*forward);
     loaded.load_ms = base::system_clock().mono_ms() - started_ms;
     return loaded;
+}
+
+}  // namespace
+
+void be_nice(int64_t nice) {
+    if (nice > 0) setpriority(PRIO_PROCESS, 0, static_cast<int>(nice));  // of this thread alone
+}
+
+base::Result<Loaded> load(Options& o) {
+    // From a thread of its own: the compute threads inherit its nice value.
+    return std::async(std::launch::async,
+                      [&] {
+                          be_nice(o.nice);
+                          return load_here(o);
+                      })
+        .get();
 }
 
 }  // namespace parley::infer_worker

@@ -16,8 +16,10 @@ struct Loaded {
     int64_t load_ms = 0;
 };
 
-// The compute threads run at options.nice, and so does the calling thread from here on: it computes
-// too. Threads that were made before (ZeroMQ's) keep theirs.
+// The compute threads run at options.nice; the calling thread and what it makes later do not.
 base::Result<Loaded> load(Options& options);
+
+// Of the calling thread, once it has made those that must stay quick (ZeroMQ's): it computes too.
+void be_nice(int64_t nice);
 
 }  // namespace parley::infer_worker

@@ -149,6 +149,7 @@ int serve(Options o, int argc, const char* const* argv) {
         pipe::Answerer::open(context, answerer_options(o, *loaded->artifact, *keys), front);
     if (!answerer) return base::report("infer-worker", answerer.error());
     front.connect(service, **answerer, *loaded->artifact);
+    be_nice(o.nice);  // not earlier: the thread that sends must not wait for those that compute
 
     pipe::Loop loop;
     int64_t drain_until_ms = 0;
