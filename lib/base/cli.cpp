@@ -48,6 +48,7 @@ struct Verb::Impl {
     CLI::Option* last = nullptr;
     std::string name;
     std::string config;
+    bool check_config = false;
     std::set<CLI::Option*> flag_only;
 };
 
@@ -61,7 +62,7 @@ struct Cli::Impl {
     CLI::Option* find(const Verb::Impl& verb, std::string_view key) const {
         for (CLI::Option* option : verb.app->get_options()) {
             if (option->check_lname(std::string(key)) && !verb.flag_only.count(option) &&
-                key != "config" && key != "help")
+                key != "config" && key != "check-config" && key != "help")
                 return option;
         }
         return nullptr;
@@ -73,6 +74,7 @@ struct Cli::Impl {
         return false;
     }
     std::string completion_script(const std::string& tool) const;
+    static void add_common(Verb::Impl& verb);
 };
 
 Cli::Cli(std::string tool, std::string summary)
@@ -89,11 +91,17 @@ Cli::Cli(std::string tool, std::string summary)
 
 Cli::~Cli() = default;
 
+void Cli::Impl::add_common(Verb::Impl& verb) {
+    verb.app->add_option("--config", verb.config, "configuration file (TOML)");
+    verb.app->add_flag("--check-config", verb.check_config,
+                       "read options and configuration, do nothing, and exit 0 if they are good");
+}
+
 Verb Cli::verb(const std::string& name, const std::string& summary) {
     auto made = std::make_unique<Verb::Impl>();
     made->app = impl_->app.add_subcommand(name, summary);
     made->name = name;
-    made->app->add_option("--config", made->config, "configuration file (TOML)");
+    Cli::Impl::add_common(*made);
     impl_->verbs.push_back(std::move(made));
     return {this, impl_->verbs.back().get()};
 }
@@ -102,7 +110,7 @@ Verb Verb::verb(const std::string& name, const std::string& summary) {
     auto made = std::make_unique<Verb::Impl>();
     made->app = impl_->app->add_subcommand(name, summary);
     made->name = impl_->name + " " + name;
-    made->app->add_option("--config", made->config, "configuration file (TOML)");
+    Cli::Impl::add_common(*made);
     impl_->app->require_subcommand(1);
     cli_->impl_->verbs.push_back(std::move(made));
     return {cli_, cli_->impl_->verbs.back().get()};
@@ -244,42 +252,46 @@ Result<void> Cli::Impl::apply_file(const std::string& tool, Verb::Impl& verb,
 }
 
 std::string Cli::Impl::completion_script(const std::string& tool) const {
-    std::string function = "_" + upper_snake(tool);
-    std::string out = fmt::format("# bash completion for {}, made by `{} --completion`\n{}() {{\n",
-                                  tool, tool, function);
-    out +=
-        "    local cur=${COMP_WORDS[COMP_CWORD]} verb=${COMP_WORDS[1]}\n    case \"$verb "
-        "${COMP_WORDS[2]}\" in\n";
-    std::string top = "--help --version";
-    std::vector<const Verb::Impl*> nested_first;
+    std::string verbs_top;
+    std::vector<const Verb::Impl*> nested_first;  // the case that fits first is taken
     for (const auto& verb : verbs) {
-        if (verb->name.find(' ') == std::string::npos) top += " " + verb->name;
-    }
-    for (const auto& verb : verbs) {
-        if (verb->name.find(' ') != std::string::npos)
+        if (verb->name.find(' ') != std::string::npos) {
             nested_first.insert(nested_first.begin(), verb.get());
-        else
+        } else {
             nested_first.push_back(verb.get());
+            verbs_top += (verbs_top.empty() ? "" : " ") + verb->name;
+        }
     }
+    const std::string function = "_" + upper_snake(tool);
+    std::string out = fmt::format(
+        R"(# bash completion for {0}, made by `{0} --completion`
+{1}() {{
+    local cur=${{COMP_WORDS[COMP_CWORD]}} at="" options="" verbs=""
+    [ "$COMP_CWORD" -gt 1 ] && at=${{COMP_WORDS[1]}}
+    [ "$COMP_CWORD" -gt 2 ] && at+=" ${{COMP_WORDS[2]}}"
+    case $at in
+        "") options="--help --version --completion" verbs="{2}" ;;
+)",
+        tool, function, verbs_top);
     for (const auto* verb : nested_first) {
-        std::string words;
+        std::string options, names;
         for (const CLI::Option* option : verb->app->get_options()) {
             for (const auto& lname : option->get_lnames())
-                words += (words.empty() ? "--" : " --") + lname;
+                options += (options.empty() ? "--" : " --") + lname;
         }
-        for (const CLI::App* sub : verb->app->get_subcommands({})) words += " " + sub->get_name();
-        const std::string pattern = verb->name.find(' ') == std::string::npos
-                                        ? verb->name + "\\ *"
-                                        : "'" + verb->name + "'";
-        out += fmt::format(
-            "        {}) [ \"$COMP_CWORD\" -gt 1 ] && COMPREPLY=($(compgen -f -W \"{}\" -- "
-            "\"$cur\")) && return ;;\n",
-            pattern, words);
+        for (const CLI::App* sub : verb->app->get_subcommands({}))
+            names += (names.empty() ? "" : " ") + sub->get_name();
+        out += fmt::format("        \"{0}\"|\"{0} \"*) options=\"{1}\" verbs=\"{2}\" ;;\n",
+                           verb->name, options, names);
     }
-    out += fmt::format(
-        "    esac\n    [ \"$COMP_CWORD\" -eq 1 ] && COMPREPLY=($(compgen -W \"{}\" -- "
-        "\"$cur\"))\n}}\ncomplete -o default -F {} {}\n",
-        top, function, tool);
+    // An empty COMPREPLY means file names, by -o default.
+    out += fmt::format(R"(    esac
+    case $cur in -*) verbs=$options ;; esac
+    COMPREPLY=($(compgen -W "$verbs" -- "$cur"))
+}}
+complete -o default -F {} {}
+)",
+                       function, tool);
     return out;
 }
 
@@ -335,6 +347,7 @@ Result<Parsed> Cli::parse(int argc, const char* const* argv) {
             if (auto done = impl_->apply_file(tool_, *verb, standard, from_file); !done)
                 return fail(done.error());
         }
+        if (verb->check_config) parsed.exit = 0;
     }
     return parsed;
 }

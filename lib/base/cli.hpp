@@ -8,6 +8,7 @@
 //             key of the wrong type, or an unreadable file that was named is an error (78).
 //             A verb's keys may stand at top level or in a [VERB] table; top-level keys must be
 //             known to some verb of the tool.
+//             --check-config, on every verb, stops after all of this: exit 0, or the error.
 // Errors      usage → 64, configuration → 78. parse() prints nothing but help, version, completion.
 // Reload      parse() again into fresh variables: all or nothing.
 // Threads     one.
@@ -64,7 +65,7 @@ class Verb {
 
 struct Parsed {
     std::vector<std::string> verbs;  // {"org", "create"}
-    std::optional<int> exit;         // set after --help, --version, --completion: stop with this
+    std::optional<int> exit;         // set after --help, --version, …: stop with this
     bool is(std::string_view verb) const { return verbs.size() == 1 && verbs[0] == verb; }
     bool is(std::string_view verb, std::string_view nested) const {
         return verbs.size() == 2 && verbs[0] == verb && verbs[1] == nested;

@@ -108,6 +108,21 @@ TEST_CASE("a key of another verb is no error at top level, and a verb's table is
     REQUIRE(outcome.settings.limit == 10);
 }
 
+TEST_CASE("--check-config reads everything and stops: 0 when all is good, the error when not",
+          "[cli]") {
+    const std::string good = file("bind = \"mine\"\n[serve]\nlimit = 5\n");
+    auto outcome = run({"serve", "--config", good.c_str(), "--check-config"});
+    REQUIRE(outcome.parsed.has_value());
+    REQUIRE(outcome.parsed->exit == 0);
+    REQUIRE_FALSE(run({"serve", "--config", good.c_str()}).parsed->exit.has_value());
+    const std::string bad = file("[serve]\nlimit = 1000\n");
+    REQUIRE(run({"serve", "--check-config", "--config", bad.c_str()}).parsed.error().code ==
+            Errc::config);
+    // It is no setting: a file that asks for it would keep the daemon from ever starting.
+    const std::string key = file("check-config = true\n");
+    REQUIRE(run({"serve", "--config", key.c_str()}).parsed.error().code == Errc::config);
+}
+
 TEST_CASE("an option that weakens safety is taken from a flag alone", "[cli]") {
     const std::string path = file("allow-unsafe = true\n");
     REQUIRE(run({"serve", "--config", path.c_str()}).parsed.error().code == Errc::config);
