@@ -21,19 +21,26 @@ struct Metrics {
         kv_total_.set(status.kv_total);
         queue_s_.set(status.queue_s);
         busy_s_.set(stats.busy_s);
-        preempted_.set(static_cast<double>(stats.preempted));
-        decode_rows_.set(static_cast<double>(stats.decode_rows));
-        prefill_rows_.set(static_cast<double>(stats.prefill_rows));
-        asked_.set(static_cast<double>(counters.asked));
-        finished_.set(static_cast<double>(counters.finished));
-        cancelled_.set(static_cast<double>(counters.cancelled));
-        refused_.set(static_cast<double>(counters.refused));
-        failed_.set(static_cast<double>(counters.failed));
-        input_.set(static_cast<double>(counters.input_tokens));
-        output_.set(static_cast<double>(counters.output_tokens));
+        raise(preempted_, stats.preempted);
+        raise(decode_rows_, stats.decode_rows);
+        raise(prefill_rows_, stats.prefill_rows);
+        raise(asked_, counters.asked);
+        raise(finished_, counters.finished);
+        raise(cancelled_, counters.cancelled);
+        raise(refused_, counters.refused);
+        raise(failed_, counters.failed);
+        raise(input_, counters.input_tokens);
+        raise(output_, counters.output_tokens);
     }
 
   private:
+    static void raise(telemetry::Counter& counter, uint64_t to) {
+        counter.add(to - counter.value());
+    }
+    telemetry::Counter& counter(const char* name, const char* help,
+                                const telemetry::Labels& labels = {}) {
+        return registry.counter(name, help, labels);
+    }
     telemetry::Gauge& gauge(const char* name, const char* help,
                             const telemetry::Labels& labels = {}) {
         return registry.gauge(name, help, labels);
@@ -45,26 +52,27 @@ struct Metrics {
     telemetry::Gauge& kv_total_ = gauge("infer_worker_kv_blocks", "KV blocks");
     telemetry::Gauge& queue_s_ =
         gauge("infer_worker_queue_seconds", "compute-seconds of prefill that wait");
-    telemetry::Gauge& busy_s_ = gauge("infer_worker_busy_seconds_total", "time spent computing");
-    telemetry::Gauge& preempted_ =
-        gauge("infer_worker_preempted_total", "sequences whose KV blocks were taken back");
-    telemetry::Gauge& decode_rows_ =
-        gauge("infer_worker_rows_total", "rows computed", {{"phase", "decode"}});
-    telemetry::Gauge& prefill_rows_ =
-        gauge("infer_worker_rows_total", "rows computed", {{"phase", "prefill"}});
-    telemetry::Gauge& asked_ = gauge("infer_worker_requests_asked_total", "requests that came in");
-    telemetry::Gauge& finished_ =
-        gauge("infer_worker_requests_total", "requests that ended", {{"end", "ok"}});
-    telemetry::Gauge& cancelled_ =
-        gauge("infer_worker_requests_total", "requests that ended", {{"end", "cancelled"}});
-    telemetry::Gauge& refused_ =
-        gauge("infer_worker_requests_total", "requests that ended", {{"end", "refused"}});
-    telemetry::Gauge& failed_ =
-        gauge("infer_worker_requests_total", "requests that ended", {{"end", "failed"}});
-    telemetry::Gauge& input_ =
-        gauge("infer_worker_tokens_total", "tokens of prompts and answers", {{"kind", "input"}});
-    telemetry::Gauge& output_ =
-        gauge("infer_worker_tokens_total", "tokens of prompts and answers", {{"kind", "output"}});
+    telemetry::Gauge& busy_s_ = gauge("infer_worker_busy_seconds", "time spent computing");
+    telemetry::Counter& preempted_ =
+        counter("infer_worker_preempted_total", "sequences whose KV blocks were taken back");
+    telemetry::Counter& decode_rows_ =
+        counter("infer_worker_rows_total", "rows computed", {{"phase", "decode"}});
+    telemetry::Counter& prefill_rows_ =
+        counter("infer_worker_rows_total", "rows computed", {{"phase", "prefill"}});
+    telemetry::Counter& asked_ =
+        counter("infer_worker_requests_asked_total", "requests that came in");
+    telemetry::Counter& finished_ =
+        counter("infer_worker_requests_total", "requests that ended", {{"end", "ok"}});
+    telemetry::Counter& cancelled_ =
+        counter("infer_worker_requests_total", "requests that ended", {{"end", "cancelled"}});
+    telemetry::Counter& refused_ =
+        counter("infer_worker_requests_total", "requests that ended", {{"end", "refused"}});
+    telemetry::Counter& failed_ =
+        counter("infer_worker_requests_total", "requests that ended", {{"end", "failed"}});
+    telemetry::Counter& input_ =
+        counter("infer_worker_tokens_total", "tokens of prompts and answers", {{"kind", "input"}});
+    telemetry::Counter& output_ =
+        counter("infer_worker_tokens_total", "tokens of prompts and answers", {{"kind", "output"}});
 };
 
 }  // namespace parley::infer_worker

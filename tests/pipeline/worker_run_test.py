@@ -1,0 +1,127 @@
+#!/usr/bin/env python3
+"""infer-worker from a shell: run as a filter of JSON Lines, its exit statuses, bench and its fields.
+
+usage: worker_run_test.py [BIN_DIR]   (default: build/bin of this checkout)
+"""
+import json
+import os
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BIN = sys.argv[1] if len(sys.argv) > 1 else os.path.join(ROOT, os.environ.get("PARLEY_BUILD", "build"), "bin")
+WORKER = os.path.join(BIN, "infer-worker")
+CACHE = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+MODEL = os.environ.get("PARLEY_MODEL") or os.path.join(CACHE, "parley/models/SmolLM2-135M-Instruct.Q4_1.gguf")
+failures = []
+if not os.path.isfile(MODEL):
+    print("SKIPPED: no model at", MODEL)
+    sys.exit(77)
+
+
+def check(sentence, truth, seen=None):
+    print(("ok   " if truth else "FAIL ") + sentence + ("" if truth else f": saw {seen!r}"), flush=True)
+    if not truth:
+        failures.append(sentence)
+
+
+def worker(*args, stdin=""):
+    return subprocess.run([WORKER, *args], input=stdin, capture_output=True, text=True, timeout=300)
+
+
+def ask(text, **members):
+    body = {"model": "m", "max_tokens": 16, "temperature": 0, "messages": [{"role": "user", "content": text}]}
+    return json.dumps(dict(body, **members))
+
+
+def envelope(request_id, text, meta=None, **members):
+    return json.dumps({"parley": 1, "verb": "ASK", "id": request_id, "meta": meta or {}, "body": json.loads(ask(text, **members))})
+
+
+def answers(output):
+    """{id: [lines]} in order."""
+    out = {}
+    for line in output.splitlines():
+        message = json.loads(line)
+        out.setdefault(message["id"], []).append(message)
+    return out
+
+
+def text_of(lines):
+    return "".join(m["body"]["delta"].get("text", "") for m in lines
+                   if m["verb"] == "EVENT" and m["body"]["type"] == "content_block_delta")
+
+
+questions = ["Why is the sky blue?", "Name three rivers.", "What is rain?", "Write a poem."]
+lines = [envelope(f"q{i}", q) for i, q in enumerate(questions)]
+got = worker("run", "--model", MODEL, stdin="\n".join(lines) + "\n")
+check("good requests end with 0", got.returncode == 0, got.stderr)
+together = answers(got.stdout)
+check("every request is there, and no other", sorted(together) == ["q0", "q1", "q2", "q3"], sorted(together))
+for name, answer in together.items():
+    verbs = [m["verb"] for m in answer]
+    check(f"{name}: the ASK, its events, one END", verbs[0] == "ASK" and verbs[-1] == "END" and set(verbs[1:-1]) == {"EVENT"}, verbs)
+    events = [m for m in answer if m["verb"] == "EVENT"]
+    check(f"{name}: numbered without gaps", [m["meta"]["seq"] for m in events] == list(range(len(events))))
+    check(f"{name}: message_start first, message_stop last",
+          events[0]["body"]["type"] == "message_start" and events[-1]["body"]["type"] == "message_stop")
+    ids = sum((m["meta"].get("ids", []) for m in events), [])
+    usage = answer[-1]["meta"]["usage"]
+    check(f"{name}: as many ids as output tokens, but for the end of turn", usage["output_tokens"] - len(ids) in (0, 1), (usage, len(ids)))
+
+one = worker("run", "--model", MODEL, "--slots-max", "1", stdin="\n".join(lines) + "\n")
+alone = answers(one.stdout)
+check("with one slot the answers come one after the other",
+      [json.loads(l)["id"] for l in one.stdout.splitlines()] == sum(([n] * len(alone[n]) for n in alone), []))
+check("one after the other or together, the texts are equal",
+      all(text_of(alone[n]) == text_of(together[n]) for n in together) and len(text_of(alone["q0"])) > 20)
+
+kernel = worker("run", "--model", MODEL, "--kernel", "reference", stdin=lines[1] + "\n")
+check("the reference kernel gives the same text", text_of(answers(kernel.stdout)["q1"]) == text_of(together["q1"]), kernel.stderr)
+
+seeded = [worker("run", "--model", MODEL, "--text", "--seed", s, stdin=ask("Tell me a story.", temperature=1) + "\n").stdout
+          for s in ("1", "1", "2")]
+check("a seed repeats itself, another differs", seeded[0] == seeded[1] != seeded[2], seeded)
+
+stop = answers(worker("run", "--model", MODEL, stdin=envelope("s", questions[0], stop_sequences=["blue", "of a"]) + "\n").stdout)["s"]
+delta = [m["body"] for m in stop if m["verb"] == "EVENT" and m["body"]["type"] == "message_delta"][0]["delta"]
+check("a stop sequence is told and its text is not shown",
+      delta["stop_reason"] == "stop_sequence" and delta["stop_sequence"] in ("blue", "of a")
+      and text_of(together["q0"]).split(delta["stop_sequence"])[0] == text_of(stop), (delta, text_of(stop)))
+
+cut = together["q0"]
+events = [m for m in cut if m["verb"] == "EVENT"]
+half = events[:8]
+meta = {"attempt": 2, "produced": sum((m["meta"].get("ids", []) for m in half), []), "block": 0,
+        "released": len(text_of(half).encode()), "text": text_of(half)}
+rest = answers(worker("run", "--model", MODEL, stdin=envelope("q0", questions[0], meta) + "\n").stdout)["q0"]
+check("a continuation sends the very rest, and no event twice",
+      text_of(half) + text_of(rest) == text_of(cut) and sum(m["verb"] == "EVENT" for m in rest) == len(events) - len(half),
+      (text_of(half), text_of(rest)))
+check("a continuation counts replayed tokens once", rest[-1]["meta"]["usage"] == cut[-1]["meta"]["usage"])
+
+passed = json.dumps({"parley": 1, "verb": "END", "id": "x", "meta": {"status": "ok"}, "body": None})
+bad = worker("run", "--model", MODEL, stdin=f"{passed}\n\nnonsense\n{envelope('after', 'Hi')}\n{ask('Hi', max_tokens='5')}\n")
+mixed = answers(bad.stdout)
+check("a bad line gives 65 at the end", bad.returncode == 65, bad.returncode)
+check("an answer that comes in passes through unchanged", passed in bad.stdout.splitlines())
+check("a bad line is answered under its number", mixed.get("line-3", [{}])[-1].get("meta", {}).get("status") == "invalid_request_error", sorted(mixed))
+check("what follows a bad line is answered", mixed["after"][-1]["meta"]["status"] == "ok")
+check("a body that is wrong says where", any(m["meta"].get("message") == "max_tokens: Input should be a valid integer"
+                                             for a in mixed.values() for m in a if m["verb"] == "END"), bad.stdout[-400:])
+long = answers(worker("run", "--model", MODEL, "--context", "64", stdin=envelope("l", "word " * 200) + "\n").stdout)["l"][-1]["meta"]
+check("a prompt that is too long says so in the exact words",
+      long["message"].startswith("prompt is too long: ") and long["message"].endswith(" tokens > 63 maximum"), long)
+
+check("no such model is 66", worker("run", "--model", "/nonexistent.gguf").returncode == 66)
+check("an unknown option is 64", worker("run", "--bogus").returncode == 64)
+check("a kernel of no such name is 64", worker("run", "--model", MODEL, "--kernel", "abacus").returncode == 64)
+
+bench = worker("bench", "--model", MODEL, "--json", "--prompt-tokens", "32", "--decode-tokens", "8", "--repeats", "1", "--batch", "1", "--batch", "3")
+check("bench ends with 0", bench.returncode == 0, bench.stderr)
+report = json.loads(bench.stdout)
+check("bench reports both batches, and speeds above 0", [r["batch"] for r in report["results"]] == [1, 3]
+      and all(r["decode_tok_s"] > 0 and r["prefill_tok_s"] > 0 and r["step_ms"] > 0 for r in report["results"]), report)
+
+print(f"{len(failures)} failed")
+sys.exit(1 if failures else 0)
