@@ -52,17 +52,19 @@ PARLEY_INLINE Vector rotate(Vector x, Vector cos_sin) {
 }
 
 void rope_adjacent(float* x, uint64_t n, const float* cos_sin, uint64_t pairs, float scale) {
-    const uint64_t rotated = 2 * pairs, whole = rotated / kLanes * kLanes;
-    for (uint64_t i = 0; i < whole; i += kLanes) {
-        store(x + i, rotate(load(x + i), load(cos_sin + i)));
-    }
-    if (whole < rotated) {
-        const uint64_t rest = rotated - whole;
-        store_first(x + whole,
-                    rotate(load_first(x + whole, rest), load_first(cos_sin + whole, rest)), rest);
-    }
+    const uint64_t rotated = 2 * pairs;
     const Vector factor = all(scale);
-    for (uint64_t i = 0; i < n; i += kLanes) {
+    uint64_t i = 0;
+    for (; i + kLanes <= rotated; i += kLanes) {
+        store(x + i, mul(rotate(load(x + i), load(cos_sin + i)), factor));
+    }
+    if (i < rotated) {
+        const uint64_t rest = rotated - i;
+        const Vector turned = rotate(load_first(x + i, rest), load_first(cos_sin + i, rest));
+        store_first(x + i, mul(turned, factor), rest);
+        i = rotated;
+    }
+    for (; i < n; i += kLanes) {
         const uint64_t count = n - i < kLanes ? n - i : kLanes;
         store_first(x + i, mul(load_first(x + i, count), factor), count);
     }

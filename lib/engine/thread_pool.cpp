@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <bit>
 #include <cassert>
+#include <chrono>
 #include <climits>
 #include <system_error>
 
@@ -18,6 +19,11 @@ namespace {
 // caller samples tokens and hands out work, which a sleeping thread would pay for with a wake-up.
 constexpr uint32_t kSpinsInRun = 600;
 constexpr uint32_t kSpinsIdle = 3000;
+// When the threads of a run sleep for more than this share of its time, some run alone: see the header.
+constexpr double kLostMax = 0.25;
+constexpr double kLostWeight = 0.25;
+constexpr uint32_t kRunsAlone = 32;
+
 // Values of a state's lower half that are no unit: the phase is being replaced; the run is over.
 constexpr uint32_t kClosed = UINT32_MAX;
 constexpr uint32_t kOver = UINT32_MAX - 1;
@@ -32,6 +38,12 @@ constexpr uint32_t sequence_of(uint64_t state) { return static_cast<uint32_t>(st
 constexpr uint32_t next_of(uint64_t state) { return static_cast<uint32_t>(state); }
 constexpr uint64_t state_of(uint32_t sequence, uint32_t next) {
     return uint64_t{sequence} << 32 | next;
+}
+
+int64_t now_ns() {
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(
+               std::chrono::steady_clock::now().time_since_epoch())
+        .count();
 }
 
 // Threads sleep on the sequence number, the upper half of the state: claims do not disturb them.
@@ -76,6 +88,27 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::run(std::span<const Phase> phases, Body& body) {
+    if (threads_ == 1 || runs_alone_ > 0) {
+        runs_alone_ -= runs_alone_ > 0 ? 1 : 0;
+        for (uint32_t phase = 0; phase < phases.size(); ++phase) {
+            if (phases[phase].units > 0) body.units(phase, 0, phases[phase].units, 0);
+        }
+        return;
+    }
+    const int64_t began_ns = now_ns();
+    const uint64_t slept_before_ns = slept_ns_.load(std::memory_order_relaxed);
+    run_together(phases, body);
+    const auto slept_ns =
+        static_cast<double>(slept_ns_.load(std::memory_order_relaxed) - slept_before_ns);
+    const double lost = slept_ns / (static_cast<double>(now_ns() - began_ns) * threads_);
+    lost_ += (lost - lost_) * kLostWeight;
+    if (lost_ > kLostMax) {
+        runs_alone_ = kRunsAlone;
+        lost_ = kLostMax;  // the next run together decides
+    }
+}
+
+void ThreadPool::run_together(std::span<const Phase> phases, Body& body) {
     // The last run is over, so nobody holds a claim.
     phases_ = phases;
     body_ = &body;
@@ -83,7 +116,7 @@ void ThreadPool::run(std::span<const Phase> phases, Body& body) {
     for (;;) {
         const uint64_t state = state_.load(std::memory_order_acquire);
         if (next_of(state) == kOver) return;
-        if (!claim_and_work(0)) wait(sequence_of(state), kSpinsInRun);
+        if (!claim_and_work(0)) wait(sequence_of(state), true);
     }
 }
 
@@ -130,14 +163,20 @@ void ThreadPool::advance(uint32_t sequence, uint32_t phase) {
 }
 
 // Returns when the phase sequence is no longer `sequence`, or for no reason.
-void ThreadPool::wait(uint32_t sequence, uint32_t spins) {
+void ThreadPool::wait(uint32_t sequence, bool in_run) {
+    const uint32_t spins = in_run ? kSpinsInRun : kSpinsIdle;
     for (uint32_t i = 0; i < spins; ++i) {
         if (sequence_of(state_.load(std::memory_order_acquire)) != sequence) return;
         pause();
     }
     sleepers_.fetch_add(1, std::memory_order_seq_cst);
     if (sequence_of(state_.load(std::memory_order_seq_cst)) == sequence) {
+        const int64_t began_ns = in_run ? now_ns() : 0;
         futex_wait(state_, sequence);
+        if (in_run) {
+            slept_ns_.fetch_add(static_cast<uint64_t>(now_ns() - began_ns),
+                                std::memory_order_relaxed);
+        }
     }
     sleepers_.fetch_sub(1, std::memory_order_seq_cst);
 }
@@ -147,7 +186,7 @@ void ThreadPool::worker(uint32_t thread) {
     while (!stop_.load(std::memory_order_acquire)) {
         const uint64_t state = state_.load(std::memory_order_acquire);
         if (claim_and_work(thread)) continue;
-        wait(sequence_of(state), next_of(state) == kOver ? kSpinsIdle : kSpinsInRun);
+        wait(sequence_of(state), next_of(state) != kOver);
     }
 }
 

@@ -9,6 +9,10 @@
 // Waiting  spins for a few microseconds and then sleeps on a futex: two threads that spin while a
 // third
 //          process wants their core would lose a whole time slice at every phase.
+// Crowded  where other processes hold the cores, a thread is put aside in the middle of its claim again
+//          and again, and the others wait for it longer than it would have helped: threads that sleep
+//          for over a quarter of the runs' time (a moving average) make way, and the caller does the
+//          next 32 runs alone before it tries again.
 // Threads  run() from one thread, which works as number 0; `threads` − 1 others are owned.
 // Bounds   kThreadsMax threads; units and phases below 2^31.
 // Errors   none; create() reports a thread that cannot be started.
@@ -27,7 +31,7 @@ namespace parley::engine {
 
 struct Phase {
     uint32_t units = 0;       // 0: skipped
-    bool one_by_one = false;  // few large units of unequal size: claim one at a time
+    bool one_by_one = false;  // few large units of unequal size: claimed one at a time
 };
 
 class ThreadPool {
@@ -57,7 +61,8 @@ class ThreadPool {
     void worker(uint32_t thread);
     bool claim_and_work(uint32_t thread);
     void advance(uint32_t sequence, uint32_t phase);
-    void wait(uint32_t sequence, uint32_t spins);
+    void run_together(std::span<const Phase> phases, Body& body);
+    void wait(uint32_t sequence, bool in_run);
 
     // What a thread may look at without holding a claim is atomic. The rest (phases_, body_) is
     // read only under a claim, which keeps the run from ending.
@@ -67,9 +72,12 @@ class ThreadPool {
     std::atomic<bool> one_by_one_{false};
     alignas(64) std::atomic<uint32_t> done_{0};  // units finished in the open phase
     alignas(64) std::atomic<uint32_t> sleepers_{0};
+    std::atomic<uint64_t> slept_ns_{0};  // within runs, all threads
     std::atomic<bool> stop_{false};
 
     const uint32_t threads_;
+    double lost_ = 0;  // share of the time slept in runs, averaged
+    uint32_t runs_alone_ = 0;
     std::span<const Phase> phases_;
     Body* body_ = nullptr;
     std::vector<std::thread> workers_;

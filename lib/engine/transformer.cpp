@@ -21,6 +21,8 @@ using kernels::kTileRows;
 // Up to here each thread norms the rows for itself: some 150 ns a row against a meeting of threads.
 constexpr uint32_t kRowsNormedByAll = 2;
 constexpr uint32_t kRowsMax = 65'536;
+// Half of a first-level cache of 48 KiB: the other half is for the tile that passes.
+constexpr uint64_t kWeightsInCache = 24'576;
 
 uint32_t tiles_for(uint32_t rows) { return (rows + kTileRows - 1) / kTileRows; }
 
@@ -301,9 +303,12 @@ void Transformer::multiply(const Matrix& matrix, uint32_t begin, uint32_t end, c
         matrix.ops->matmul(args);
         return;
     }
-    for (uint32_t group = begin; group < end; ++group) {
+    const uint64_t group_bytes = matrix.ops->packed_bytes(kGroup, matrix.cols);
+    const auto step =
+        static_cast<uint32_t>(std::clamp<uint64_t>(kWeightsInCache / group_bytes, 1, 8));
+    for (uint32_t group = begin; group < end; group += step) {
         args.group_begin = group;
-        args.group_end = group + 1;
+        args.group_end = std::min(group + step, end);
         for (uint32_t row = 0; row < rows; row += kTileRows) {
             args.tile = input.tile(row / kTileRows, quantised);
             args.tile_rows = std::min(kTileRows, rows - row);

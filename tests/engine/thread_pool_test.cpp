@@ -21,7 +21,8 @@ class Ledger final : public ThreadPool::Body {
             if (done_[earlier] != phases_[earlier].units) wrong_ = true;
         }
         if (end > phases_[phase].units || begin >= end || thread >= 64) wrong_ = true;
-        if (phases_[phase].one_by_one && end - begin != 1) wrong_ = true;
+        const bool alone = begin == 0 && end == phases_[phase].units;
+        if (phases_[phase].one_by_one && end - begin != 1 && !alone) wrong_ = true;
         if (begin % 7 == 3) std::this_thread::sleep_for(std::chrono::microseconds(40));
         done_[phase] += end - begin;
     }
