@@ -31,7 +31,6 @@ struct ClientOptions {
     std::string name = "asker";
     size_t queue_max = 4096;
     size_t command_bytes_max = 8u << 20;
-    int64_t resend_after_ms = 2000;  // without reply and without heartbeat
 };
 
 struct CommandReply {
