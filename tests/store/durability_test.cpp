@@ -452,6 +452,81 @@ TEST_CASE("a reader killed inside a transaction is noticed and its slot freed", 
     ::close(ready[1]);
 }
 
+TEST_CASE("a reader beyond the last slot is refused and told why", "[store]") {
+    TempDir dir;
+    WriterOptions options;
+    options.env.dir = dir.path() + "/store";
+    options.env.map_bytes = 16u << 20;
+    options.env.readers_max = 16;
+    auto writer = Writer::open(options);
+    REQUIRE(writer);
+    Env& env = *(*writer)->env();
+    std::vector<ReadTxn> held;
+    for (;;) {
+        auto txn = ReadTxn::begin(env);
+        if (!txn) {
+            REQUIRE(txn.error().code == Errc::unavailable);
+            REQUIRE(txn.error().what.find("slots") != std::string::npos);
+            break;
+        }
+        held.push_back(std::move(*txn));
+        REQUIRE(held.size() <= 16);
+    }
+    REQUIRE(held.size() == 16);
+    REQUIRE((*writer)->apply_one(OrgCreate{.name = "the writer goes on"}.json()));
+    held.pop_back();
+    REQUIRE(ReadTxn::begin(env));
+}
+
+TEST_CASE("a reader in another process takes over a map that has grown", "[store]") {
+    TempDir dir;
+    WriterOptions options;
+    options.env.dir = dir.path() + "/store";
+    options.env.map_bytes = 1u << 20;
+    REQUIRE(Writer::open(options));
+    int up[2], down[2];
+    REQUIRE(::pipe(up) == 0);
+    REQUIRE(::pipe(down) == 0);
+    const pid_t child = ::fork();
+    if (child == 0) {
+        EnvOptions small;
+        small.dir = options.env.dir;
+        small.map_bytes = 1u << 20;
+        auto env = Env::open(small);
+        char byte = env ? 'y' : 'n';
+        if (::write(up[1], &byte, 1) != 1 || ::read(down[0], &byte, 1) != 1) ::_exit(1);
+        auto reader = make_reader(*env);
+        auto orgs = (*reader)->orgs();
+        ::_exit(orgs && orgs->size() == 200 ? 0 : 2);
+    }
+    char byte = 0;
+    REQUIRE(::read(up[0], &byte, 1) == 1);
+    REQUIRE(byte == 'y');
+    options.env.map_bytes = 64u << 20;
+    auto writer = Writer::open(options);
+    REQUIRE(writer);
+    uint64_t state = 1;
+    for (int i = 0; i < 200; ++i) {
+        std::string noise(16'000, ' ');
+        for (char& c : noise) {
+            state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+            c = "0123456789abcdef"[state % 16];
+        }
+        OrgCreate create{.name = "o" + std::to_string(i)};
+        create.limits = "{\"noise\":\"" + noise + "\"}";
+        auto outcome = (*writer)->apply_one(create.json());
+        REQUIRE(outcome);
+        REQUIRE_FALSE(outcome->refused);
+    }
+    REQUIRE((*writer)->env()->info().used_bytes > (1u << 20));
+    REQUIRE(::write(down[1], "x", 1) == 1);
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    REQUIRE(WIFEXITED(status));
+    REQUIRE(WEXITSTATUS(status) == 0);
+    for (const int fd : {up[0], up[1], down[0], down[1]}) ::close(fd);
+}
+
 TEST_CASE("a backup made under a writer reads back whole", "[store]") {
     Fixture f;
     const Ulid conv = f.conversation();
