@@ -180,13 +180,22 @@ void Answer::release_held_stop() {
     push(stop, {}, 0);
 }
 
+messages::Usage Answer::counted(messages::Usage usage) const {
+    if (usage.prompt_tokens() == 0 && options_.count_prompt)
+        usage.input_tokens =
+            folder_.order().started() ? folder_.usage().prompt_tokens() : options_.count_prompt();
+    return usage;
+}
+
 void Answer::push(const Event& event, const std::vector<int32_t>& ids, int64_t stamp_ns) {
     std::string json;
     uint64_t offset = 0;
+    Event seen = event;
+    if (seen.usage) seen.usage = counted(std::move(*seen.usage));
     switch (event.type) {
         case EventType::message_start:
             json = EventWriter::message_start(options_.id, options_.model,
-                                              event.usage.value_or(messages::Usage{}));
+                                              seen.usage.value_or(messages::Usage{}));
             break;
         case EventType::content_block_start:
             json = EventWriter::text_block_start(event.index);
@@ -202,12 +211,11 @@ void Answer::push(const Event& event, const std::vector<int32_t>& ids, int64_t s
             break;
         case EventType::message_delta:
             json = EventWriter::message_delta(event.stop.value_or(messages::Stop{}),
-                                              event.usage.value_or(messages::Usage{}));
+                                              seen.usage.value_or(messages::Usage{}));
             break;
         default:
             return;
     }
-    Event seen = event;
     if (event.type == EventType::message_start) {
         seen.message_id = options_.id;
         seen.model = options_.model;

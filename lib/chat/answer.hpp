@@ -55,6 +55,8 @@ struct AnswerOptions {
     int64_t stall_ms = 30'000;    // pause that recovery may take, after the first byte
     int64_t patience_ms = 2'000;  // the same before it
     uint64_t jitter_seed = 1;
+    // Exact prompt tokens, asked for only where the chain does not say (refused before the model).
+    std::function<uint64_t()> count_prompt;
     std::optional<Resumed> resumed;  // its events are pushed by start(), without on_checked
 };
 
@@ -144,6 +146,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
     void push(const messages::Event& event, const std::vector<int32_t>& ids, int64_t stamp_ns);
     void release_held_stop();
     void take_up();
+    messages::Usage counted(messages::Usage usage) const;
     void stop_with(messages::Stop stop);
     void finish(Outcome::Status status, messages::ApiError error = {});
     void account(const pipe::EndMeta& end);

@@ -87,6 +87,11 @@ tl::expected<Context, ApiError> build_context(const std::vector<MessageRow>& pat
         if (sum > prompt_max + prompt_max / 2 && i + 1 < rows.size()) break;
         from = i;
     }
+    // A turn is a question and its answer: never begin with an answer.
+    const auto to_question = [&] {
+        while (from + 1 < rows.size() && rows[from]->role == "assistant") ++from;
+    };
+    if (from > 0) to_question();
     for (;;) {
         std::string body = body_of(rows, from, options, options.max_tokens);
         auto request = messages::parse_request(body);
@@ -106,8 +111,7 @@ tl::expected<Context, ApiError> build_context(const std::vector<MessageRow>& pat
         // As costs are overstated, this drops too little rather than too much; the count decides again.
         for (uint64_t freed = 0; from + 1 < rows.size() && freed < tokens - prompt_max; ++from)
             freed += cost[from];
-        // A turn is a question and its answer: never begin with an answer.
-        while (from + 1 < rows.size() && rows[from]->role == "assistant") ++from;
+        to_question();
     }
 }
 

@@ -9,10 +9,15 @@ using messages::ErrorType;
 
 namespace {
 
+// The way there broke, or is not whole yet: no stage has said no.
 bool hop_broke(std::string_view reason) {
     return reason == "peer_gone" || reason == "gap" || reason == "malformed" ||
            reason == "replaced" || reason == "stamp" || reason == "draining" ||
-           reason == "no_filter";
+           reason == "no_filter" || reason == "cancel_timeout";
+}
+
+bool filter_failed(std::string_view reason) {
+    return reason == "filter_late" || reason == "filter_failed";
 }
 
 }  // namespace
@@ -25,15 +30,14 @@ Verdict judge(const pipe::EndMeta& end, bool whole, bool begun) {
     if (end.ok()) return Verdict::again;
     if (end.status == "timeout_error") return Verdict::out_of_time;
     if (!end.retryable) return Verdict::fail;
-    if (begun) return Verdict::again;
-    if (end.reason == "queue_full" || end.reason == "filter_late" || end.reason == "deadline")
-        return Verdict::fail;
-    return Verdict::again;
+    // no_worker: a router that has just started says it until its workers are back.
+    const bool again = begun || hop_broke(end.reason) || end.reason == "no_worker";
+    return again ? Verdict::again : Verdict::fail;
 }
 
 ApiError error_of(const pipe::EndMeta& end) {
     // A broken hop is no fault of the request: the client is told to come again.
-    if (end.ok() || hop_broke(end.reason) || end.status == "cancelled")
+    if (end.ok() || hop_broke(end.reason) || filter_failed(end.reason) || end.status == "cancelled")
         return ApiError::overloaded(1);
     ApiError error = ApiError::from_end(end.status, end.message, end.retryable);
     if (error.type == ErrorType::api_error && end.retryable) {

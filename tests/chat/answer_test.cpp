@@ -259,7 +259,7 @@ TEST_CASE("before the first byte recovery is short, and ends in 529", "[answer]"
 
 TEST_CASE("a refusal of the chain before the first byte is the answer at once", "[answer]") {
     Scene scene;
-    const std::string reason = GENERATE("queue_full", "filter_late");
+    const std::string reason = GENERATE("queue_full", "filter_late", "expired");
     Teller(*scene.answer, 1).end("overloaded_error", true, reason);
     REQUIRE(scene.host.outcomes.size() == 1);
     CHECK(scene.host.outcomes[0].error.status == 529);
@@ -435,4 +435,15 @@ TEST_CASE("an answer taken up in a new epoch goes on behind the text it has", "[
     CHECK(names(*scene.answer->stream()) == kWhole);
     CHECK(scene.text() == "Hello");
     CHECK(scene.host.deltas == std::vector<std::pair<uint64_t, uint64_t>>{{4, 3}});
+}
+
+TEST_CASE("a refusal on input is told with the true number of prompt tokens", "[answer]") {
+    Scene scene([](AnswerOptions& options) { options.count_prompt = [] { return uint64_t{17}; }; });
+    Teller teller(*scene.answer, 1);
+    for (const std::string& event : messages::refusal_events("x", "y", {})) teller.say(event);
+    teller.end();
+    REQUIRE(scene.host.outcomes.size() == 1);
+    CHECK(scene.host.outcomes[0].status == Status::blocked);
+    CHECK(scene.host.outcomes[0].usage.input_tokens == 17);
+    CHECK(scene.answer->message_json().find(R"("input_tokens":17)") != std::string::npos);
 }

@@ -166,7 +166,9 @@ class MessagesCall final : public Call,
     int64_t grace_until_ms_ = 0;
 };
 
-void ask(const ExchangePtr& exchange, const messages::Request& request, uint64_t counted) {
+void ask(const ExchangePtr& exchange, const std::shared_ptr<const messages::Request>& shared,
+         uint64_t counted) {
+    const messages::Request& request = *shared;
     App& app = exchange->app;
     if (exchange->writer->closed()) return;  // left while we counted
     const auto model = app.catalog->find(request.model);
@@ -188,7 +190,15 @@ void ask(const ExchangePtr& exchange, const messages::Request& request, uint64_t
     ask.seed = draw_seed();
     const auto call = std::make_shared<MessagesCall>(exchange, request.stream);
     app.keep(call);
-    call->start(answer_options(*exchange, std::move(ask)));
+    chat::AnswerOptions options = answer_options(*exchange, std::move(ask));
+    // A filter that refuses has no tokenizer: its refusal is told with our count.
+    if (counted > 0)
+        options.count_prompt = [counted] { return counted; };
+    else if (model->artifact)
+        options.count_prompt = [shared, artifact = model->artifact] {
+            return chat::count_prompt(*shared, *artifact);
+        };
+    call->start(std::move(options));
 }
 
 }  // namespace
@@ -205,10 +215,10 @@ void post_messages(const ExchangePtr& exchange) {
     const bool fits =
         model->context_tokens() == 0 ||
         text_bytes(*request) + 16 * request->turns.size() + 64 < model->context_tokens();
-    if (fits) return ask(exchange, *request, 0);
+    if (fits) return ask(exchange, request, 0);
     const bool begun =
         count_then(app, request, model->artifact,
-                   [exchange, request](uint64_t tokens) { ask(exchange, *request, tokens); });
+                   [exchange, request](uint64_t tokens) { ask(exchange, request, tokens); });
     if (!begun) exchange->error(ApiError::overloaded(1));
 }
 

@@ -146,6 +146,8 @@ chat::AnswerOptions answer_of(const Exchange& exchange, const Wish& wish,
     ask.seed = wish.seed;
     chat::AnswerOptions options = answer_options(exchange, std::move(ask));
     options.envelope.conversation = store::show_id(store::kConv, message.conv);
+    if (context.prompt_tokens > 0)
+        options.count_prompt = [tokens = context.prompt_tokens] { return tokens; };
     return options;
 }
 
@@ -204,7 +206,7 @@ void replay_finished(const ExchangePtr& exchange, const store::MessageRow& user_
     } else {
         events->push(EventType::message_start,
                      EventWriter::message_start(store::show_id(store::kMsg, message.id),
-                                                message.model, usage));
+                                                message.sender, usage));
         if (!text.empty()) {
             events->push(EventType::content_block_start, EventWriter::text_block_start(0));
             events->push(EventType::content_block_delta, EventWriter::text_delta(0, text, 0));
