@@ -79,7 +79,7 @@ int Follower::fd() const { return impl_->changes ? impl_->changes->get(zmq::sock
 uint64_t Follower::position() const { return impl_->position; }
 
 Result<uint64_t> load_cursor(const std::string& path) {
-    auto text = base::read_file(path, 64);
+    auto text = base::read_file(path, 4096);
     if (!text) {
         if (text.error().code == Errc::not_found) return uint64_t{0};
         return fail(text.error());

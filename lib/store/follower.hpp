@@ -46,7 +46,8 @@ class Follower {
     std::unique_ptr<Impl> impl_;
 };
 
-Result<uint64_t> load_cursor(const std::string& path);  // 0 when there is no file
+// The first line of the file, 0 when there is none; a caller may keep more below it.
+Result<uint64_t> load_cursor(const std::string& path);
 Result<void> save_cursor(const std::string& path, uint64_t seq);
 
 }  // namespace parley::store

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """convstore from outside: admin verbs with and without a server, tail over kills of either side, damage found.
 
-usage: convstore_tail.py [BIN_DIR]   (default: build/bin of this checkout)
+usage: convstore_tail_test.py [BIN_DIR]   (default: build/bin of this checkout)
 """
 import json
 import os
@@ -113,6 +113,36 @@ try:
             time.sleep(0.002)
         delays.append(time.monotonic() - start)
     check("a commit is printed within 100 ms (median of 8)", sorted(delays)[4] < 0.1, delays)
+    # Killed while it prints: what it had written before it could save its position is not written again.
+    stop(follower)
+    for burst in range(12):
+        follower = tail()
+        makers = [subprocess.Popen([CONVSTORE, "org", "create", f"burst-{burst}-{n}"], env=env, stdout=subprocess.DEVNULL)
+                  for n in range(4)]
+        time.sleep(0.004 * burst)
+        follower.kill()
+        follower.wait()
+        for maker in makers:
+            maker.wait()
+    # And certainly so: the lines are there, the cursor stands before them.
+    with open(os.path.join(state, "cursor")) as file:
+        before = file.read()
+    cursor_of = lambda: int(open(os.path.join(state, "cursor")).read().split()[0])
+    follower = tail()
+    end = time.monotonic() + 10
+    while cursor_of() < json.loads(run("tail").stdout.splitlines()[-1])["seq"] and time.monotonic() < end:
+        time.sleep(0.01)
+    follower.kill()
+    follower.wait()
+    with open(os.path.join(state, "cursor"), "w") as file:
+        file.write(before)
+    follower = tail()
+    run("org", "create", "last")
+    last = json.loads(run("tail").stdout.splitlines()[-1])["seq"]
+    while cursor_of() < last and time.monotonic() < end:
+        time.sleep(0.01)
+    lines = [json.loads(line)["seq"] for line in open(os.path.join(state, "tail.jsonl"))]
+    check("a file holds every commit once though tail was killed in mid-print", lines == list(range(1, last + 1)), (len(lines), last))
     check("--since begins after that number", json.loads(run("tail", "--since", "5").stdout.splitlines()[0])["seq"] == 6)
     stop(follower)
 

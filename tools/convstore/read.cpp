@@ -1,10 +1,12 @@
 // get, tail, export, backup, check: what reads the store and never writes it.
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
 #include <filesystem>
 #include <thread>
 
@@ -120,22 +122,90 @@ Result<void> get_row(const Options& o) {
     return put_out(json + "\n");
 }
 
-// The lines must be as durable as the cursor that says so. A pipe has no durability to wait for.
-Result<void> settle_output() {
-    struct stat about {};
-    if (::fstat(STDOUT_FILENO, &about) == 0 && S_ISREG(about.st_mode) &&
-        ::fdatasync(STDOUT_FILENO) != 0)
-        return fail(base::errno_error(errno, "cannot sync stdout"));
-    return {};
-}
+// What tail has printed, kept beside its position. Where stdout is a file that is appended to, the cursor
+// also says how long the file was: what stands behind that was written by a tail that was killed before
+// it could move the cursor, and is not written again. A pipe cannot be asked; there the lines of that
+// moment come twice.
+class Output {
+  public:
+    explicit Output(std::string cursor) : cursor_(std::move(cursor)) {
+        struct stat about {};
+        file_ = !cursor_.empty() && ::fstat(STDOUT_FILENO, &about) == 0 && S_ISREG(about.st_mode) &&
+                (::fcntl(STDOUT_FILENO, F_GETFL) & O_APPEND);
+        if (file_) name_ = fmt::format("{} {}", about.st_dev, about.st_ino);
+    }
+
+    // The position to go on from.
+    Result<uint64_t> begin(uint64_t since) {
+        if (cursor_.empty()) return since;
+        auto kept = store::load_cursor(cursor_);
+        if (!kept) return fail(kept.error());
+        const uint64_t after = std::max(since, *kept);
+        if (file_ && after == *kept) find_unconfirmed();
+        if (unconfirmed_.empty()) {
+            if (auto saved = save(after); !saved) return fail(saved.error());
+        }
+        return after;
+    }
+
+    Result<void> print(std::string_view lines, uint64_t position) {
+        const size_t there = std::min(lines.size(), unconfirmed_.size());
+        if (there > 0 &&
+            lines.substr(0, there) == std::string_view(unconfirmed_).substr(0, there)) {
+            lines.remove_prefix(there);
+            unconfirmed_.erase(0, there);
+        } else {
+            unconfirmed_.clear();  // somebody else's
+        }
+        if (auto put = put_out(lines); !put) return put;
+        return cursor_.empty() ? Result<void>{} : save(position);
+    }
+
+  private:
+    static constexpr uint64_t kUnconfirmedMax = 64u << 20;
+
+    // The lines must be as durable as the cursor that says so.
+    Result<void> save(uint64_t position) {
+        std::string text = fmt::format("{}\n", position);
+        if (file_) {
+            struct stat about {};
+            if (::fdatasync(STDOUT_FILENO) != 0 || ::fstat(STDOUT_FILENO, &about) != 0)
+                return fail(base::errno_error(errno, "cannot sync stdout"));
+            text += fmt::format("{} {}\n", name_,
+                                about.st_size - static_cast<off_t>(unconfirmed_.size()));
+        }
+        return base::write_file(cursor_, text, 0600);
+    }
+
+    void find_unconfirmed() {
+        auto text = base::read_file(cursor_, 256);
+        const size_t line = text ? text->find('\n') : std::string::npos;
+        if (line == std::string::npos ||
+            text->compare(line + 1, name_.size() + 1, name_ + " ") != 0)
+            return;
+        const uint64_t size = std::strtoull(text->c_str() + line + 1 + name_.size(), nullptr, 10);
+        const int fd = ::open("/proc/self/fd/1", O_RDONLY | O_CLOEXEC);
+        struct stat about {};
+        if (fd >= 0 && ::fstat(fd, &about) == 0 && static_cast<uint64_t>(about.st_size) > size &&
+            static_cast<uint64_t>(about.st_size) - size <= kUnconfirmedMax) {
+            unconfirmed_.resize(static_cast<uint64_t>(about.st_size) - size);
+            if (::pread(fd, unconfirmed_.data(), unconfirmed_.size(), static_cast<off_t>(size)) !=
+                static_cast<ssize_t>(unconfirmed_.size()))
+                unconfirmed_.clear();
+        }
+        if (fd >= 0) ::close(fd);
+    }
+
+    std::string cursor_;
+    std::string name_;  // device and inode
+    bool file_ = false;
+    std::string unconfirmed_;
+};
 
 Result<void> print_changes(const Options& o, const base::SignalFd& signals) {
-    uint64_t after = o.since;
-    if (!o.cursor.empty()) {
-        auto kept = store::load_cursor(o.cursor);
-        if (!kept) return fail(kept.error());
-        after = std::max(after, *kept);
-    }
+    Output output(o.cursor);
+    auto after = output.begin(o.since);
+    if (!after) return fail(after.error());
     auto reader = store::open_reader(o.store_path());
     while (!reader && reader.error().code == Errc::unavailable && o.follow) {
         if (const auto number = signals.next(); number && *number != SIGHUP) return {};
@@ -144,7 +214,7 @@ Result<void> print_changes(const Options& o, const base::SignalFd& signals) {
     }
     if (!reader) return fail(reader.error());
     store::FollowerOptions options;
-    options.after = after;
+    options.after = *after;
     if (o.follow)
         options.changes_endpoint = o.server.changes_endpoint.empty() ? o.places().changes_endpoint()
                                                                      : o.server.changes_endpoint;
@@ -156,12 +226,7 @@ Result<void> print_changes(const Options& o, const base::SignalFd& signals) {
         if (!changes->empty()) {
             std::string out;
             for (const auto& change : *changes) out += change.json + "\n";
-            if (auto put = put_out(out); !put) return put;
-            if (!o.cursor.empty()) {
-                if (auto settled = settle_output(); !settled) return settled;
-                if (auto saved = store::save_cursor(o.cursor, (*follower)->position()); !saved)
-                    return saved;
-            }
+            if (auto put = output.print(out, (*follower)->position()); !put) return put;
         } else if (!o.follow) {
             return {};
         } else {
