@@ -214,7 +214,7 @@ base::Result<std::vector<View>> canonicalise(std::string_view text, const CanonL
         return base::fail(Errc::too_large,
                           fmt::format("canonical text of {} bytes is over {} times its original",
                                       canonical.size(), limits.expansion_max));
-    if (canonical != lower(text)) {
+    if (canonical != text) {
         // Right behind the raw text, whatever was found on the way.
         work.views.insert(work.views.begin() + 1, View{"canonical", std::move(canonical)});
     }

@@ -1,7 +1,8 @@
 // Canonicalise: the readings of a text that a judge has to look at, so that a disguise does not hide
 // what it says.
 //
-// Views    [0] is always the text as it came ("raw"). Then, where they differ from it:
+// Views    [0] is always the text as it came ("raw"). Then, where they differ from it (if only in
+//          case):
 //          "canonical"  HTML entities, percent and backslash escapes and tag characters decoded;
 //                       invisible characters (zero width, bidi, soft hyphen, variation selectors) and
 //                       combining marks stripped; NFKC; confusable letters as the Latin ones they

@@ -71,8 +71,8 @@ class Judge {
     const Policy& policy() const { return *policy_; }
     std::shared_ptr<const Policy> policy_ptr() const { return policy_; }
 
-    // Errc::internal when a text that must be blocked is let pass, or an ordinary one blocked: weights
-    // or policy are not what they should be. Takes a few milliseconds.
+    // Errc::internal when canonical forms and weights cannot tell known-bad texts (plain and disguised)
+    // from known-good ones. Takes a few milliseconds.
     base::Result<void> self_test() const;
 
   private:

@@ -28,8 +28,8 @@ struct TrainOptions {
     bool calibrate =
         true;  // false: every source is trained on and the centre is 0 (folds themselves)
     // Shares of ordinary benign text, from sources unseen in training, that may lie above 0.5.
-    double fpr_unsafe = 0.006;
-    double fpr_kind = 0.002;
+    double fpr_unsafe = 0.008;
+    double fpr_kind = 0.001;
     double fpr_output = 0.002;
     std::function<void(const std::string&)> progress;
 };

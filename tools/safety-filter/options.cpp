@@ -9,25 +9,24 @@ base::Result<base::Parsed> parse(base::Cli& cli, Options& o, int argc, const cha
     };
     auto serve = cli.verb("serve", "stand between askers and a router, and judge both ways");
     policy(serve);
-    serve.option("--state", o.state, "folder of sockets and keys (default: PARLEY_STATE's)")
-        .env("PARLEY_STATE");
+    o.daemon.declare(serve);
     serve.option("--bind", o.bind,
-                 "endpoint for askers (default: filter.sock in the state folder)");
+                 "endpoint for askers (default: run/filter.sock in the state folder)");
     serve.option("--router", o.router,
-                 "endpoint of the router (default: router.sock in the state folder)");
+                 "endpoint of the router (default: run/router.sock in the state folder)");
     serve.option("--name", o.name, "name said in HELLO");
-    serve.option("--metrics-bind", o.metrics_bind, "address:port for /metrics (default: none)");
-    serve.option("--log-level", o.log_level, "least level logged")
-        .choices({"debug", "info", "warn", "error"});
     serve.option("--stamp-key", o.stamp_key,
-                 "stamp key file (default: run/stamp.key, made if missing)");
-    serve.option("--workers", o.workers, "threads that judge requests").range(1, 64);
-    serve.option("--requests-max", o.requests_max, "requests live at once; more are refused")
+                 "stamp key file, made where missing (default: run/stamp.key in the state folder)");
+    serve.option("--judge-threads", o.workers, "threads that judge requests").range(1, 64);
+    serve.option("--requests-max", o.requests_max, "requests live at once; more are refused (529)")
         .range(1, 1'000'000);
-    serve.duration("--drain-timeout", o.drain_timeout_ms, "wait for running answers after SIGTERM");
-    serve.option("--curve-key", o.curve_key, "our CURVE secret key file, for tcp beyond loopback");
-    serve.option("--curve-clients", o.curve_clients, "public keys of askers that get in");
-    serve.option("--router-curve-key", o.router_curve_key, "public CURVE key of the router");
+    serve.option("--cache-max", o.cache_max, "verdicts of texts that are remembered");
+    serve.option("--curve-key", o.curve_key,
+                 "file with the CURVE secret key; needed beyond loopback");
+    serve.option("--curve-allow", o.curve_allow,
+                 "file of CURVE public keys of askers that get in, one a line");
+    serve.option("--router-curve-key", o.router_curve_key,
+                 "public CURVE key of a router beyond loopback");
 
     auto run = cli.verb("run", "judge JSON Lines on stdin, or stand in a pipe with --filter");
     policy(run);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/cli.hpp"
+#include "base/daemon.hpp"
 #include "base/result.hpp"
 
 namespace parley::safety_filter {
@@ -26,12 +27,12 @@ struct Options {
     uint32_t epochs = 4;
     bool keep_share_alike = false;
     // serve
-    std::string state, bind, router, name = "safety-filter", metrics_bind, log_level = "info";
-    std::string stamp_key, curve_key, router_curve_key;
-    std::vector<std::string> curve_clients;
+    base::DaemonOptions daemon;
+    std::string bind, router, name = "safety-filter";
+    std::string stamp_key, curve_key, curve_allow, router_curve_key;
     uint32_t workers = 2;
     uint32_t requests_max = 4096;
-    int64_t drain_timeout_ms = 30'000;
+    uint32_t cache_max = 16'384;
 };
 
 base::Result<base::Parsed> parse(base::Cli& cli, Options& options, int argc,
@@ -42,6 +43,6 @@ int run(const Options& options);
 int check(const Options& options);
 int eval(const Options& options);
 int train(const Options& options);
-int serve(const Options& options, int argc, const char* const* argv);
+int serve(Options options, int argc, const char* const* argv);
 
 }  // namespace parley::safety_filter

@@ -5,16 +5,16 @@
 #include <cstdio>
 #include <map>
 
-#include "answer.hpp"
 #include "base/clock.hpp"
 #include "base/json.hpp"
 #include "base/log.hpp"
 #include "base/text.hpp"
 #include "base/ulid.hpp"
+#include "filter/answer.hpp"
+#include "filter/stages.hpp"
 #include "options.hpp"
 #include "policy_source.hpp"
 #include "safety/judge.hpp"
-#include "stages.hpp"
 
 namespace parley::safety_filter {
 namespace {
@@ -164,7 +164,7 @@ class Verdicts {
         auto v = judge_.judge(*parsed, meter);
         if (!v) return bad(id, number, v.error().what);
         verdict(id, *v, safety::Voice::user, start);
-        questions_[id] = question_of(*parsed);
+        questions_[id] = filter::question_of(*parsed);
     }
 
     void protocol_line(const std::string& line, uint64_t number) {
@@ -175,7 +175,7 @@ class Verdicts {
             if (!options_.output) return request(id, message->body, number);
             auto parsed = messages::parse_request(message->body);
             if (!parsed) return bad(id, number, parsed.error().message);
-            questions_[id] = question_of(*parsed);
+            questions_[id] = filter::question_of(*parsed);
         } else if (message->verb == pipe::Verb::event && options_.output) {
             auto meta = pipe::parse_event_meta(message->meta);
             if (!meta) return bad(id, number, meta.error().what);
@@ -271,7 +271,7 @@ int run(const Options& options) {
         if (!put_line(text)) pipe_broken = true;
     };
     if (options.output) {
-        OutputStage stage(std::move(*policy), put);
+        filter::OutputStage stage(std::move(*policy), put);
         auto read = each([&] {
             stage.line(line, lines->number());
             return !pipe_broken;
@@ -280,7 +280,7 @@ int run(const Options& options) {
         if (!read) return base::report(kTool, read.error());
         return stage.bad() ? kBadInput : stage.blocked() ? kBlocked : 0;
     }
-    InputStage stage(std::move(*policy), put);
+    filter::InputStage stage(std::move(*policy), put);
     auto read = each([&] {
         stage.line(line, lines->number());
         return !pipe_broken;

@@ -18,7 +18,7 @@
 #include "pipe/message.hpp"
 #include "safety/stream.hpp"
 
-namespace parley::safety_filter {
+namespace parley::filter {
 
 struct OutEvent {
     pipe::EventMeta meta;  // attempt, seq, policy and stamp are the sender's to set
@@ -32,6 +32,8 @@ class Answer {
 
     // Appends to `out` what may go now.
     base::Result<void> event(pipe::EventMeta meta, std::string body, std::vector<OutEvent>& out);
+    // Ends the answer here and now with a refusal. details "": the policy's message for answers.
+    void refuse_now(std::string details, std::vector<OutEvent>& out);
     bool finished() const { return finished_; }  // message_stop has gone out
     bool refused() const { return refused_; }    // and it was the filter that ended the answer
     const safety::Verdict& verdict() const { return judge_.verdict(); }
@@ -48,7 +50,6 @@ class Answer {
         uint32_t tokens;
     };
     void release(size_t count, std::vector<OutEvent>& out);
-    void refuse(std::vector<OutEvent>& out);
 
     safety::OutputJudge judge_;
     std::deque<Held> held_;
@@ -66,4 +67,4 @@ std::string refusal_details(std::string_view explanation, std::string_view hazar
 // The text of the last turn that the user wrote, as the answer's question.
 std::string question_of(const messages::Request& request);
 
-}  // namespace parley::safety_filter
+}  // namespace parley::filter

@@ -1,10 +1,10 @@
-#include "answer.hpp"
+#include "filter/answer.hpp"
 
 #include <fmt/format.h>
 
 #include "base/json.hpp"
 
-namespace parley::safety_filter {
+namespace parley::filter {
 namespace {
 
 messages::EventOrder order_of(const std::optional<pipe::Continuation>& continuation) {
@@ -58,7 +58,8 @@ void Answer::release(size_t count, std::vector<OutEvent>& out) {
     if (sent_.finished()) finished_ = true;
 }
 
-void Answer::refuse(std::vector<OutEvent>& out) {
+void Answer::refuse_now(std::string details, std::vector<OutEvent>& out) {
+    if (details.empty()) details = refusal_details(message_, verdict().hazard);
     held_.clear();
     refused_ = true;
     finished_ = true;
@@ -69,9 +70,8 @@ void Answer::refuse(std::vector<OutEvent>& out) {
     messages::Usage usage = usage_;
     usage.output_tokens = released_tokens_;
     if (!sent_.delta_sent())
-        add(EventWriter::message_delta({messages::StopReason::refusal, std::nullopt,
-                                        refusal_details(message_, verdict().hazard)},
-                                       usage));
+        add(EventWriter::message_delta(
+            {messages::StopReason::refusal, std::nullopt, std::move(details)}, usage));
     add(EventWriter::message_stop());
 }
 
@@ -107,8 +107,8 @@ base::Result<void> Answer::event(pipe::EventMeta meta, std::string body,
         if (!step) return base::fail(step.error());
     }
     release(step->release, out);
-    if (step->block) refuse(out);
+    if (step->block) refuse_now("", out);
     return {};
 }
 
-}  // namespace parley::safety_filter
+}  // namespace parley::filter

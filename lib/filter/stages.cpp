@@ -1,10 +1,10 @@
-#include "stages.hpp"
+#include "filter/stages.hpp"
 
 #include <fmt/format.h>
 
 #include "messages/events.hpp"
 
-namespace parley::safety_filter {
+namespace parley::filter {
 namespace {
 
 std::string event_line(const std::string& id, const pipe::EventMeta& meta, std::string body) {
@@ -180,4 +180,4 @@ void OutputStage::finish() {
     streams_.clear();
 }
 
-}  // namespace parley::safety_filter
+}  // namespace parley::filter

@@ -14,10 +14,10 @@
 #include <map>
 #include <string>
 
-#include "answer.hpp"
+#include "filter/answer.hpp"
 #include "safety/judge.hpp"
 
-namespace parley::safety_filter {
+namespace parley::filter {
 
 using PutLine = std::function<void(const std::string&)>;
 
@@ -59,4 +59,4 @@ class OutputStage {
     bool blocked_ = false, bad_ = false;
 };
 
-}  // namespace parley::safety_filter
+}  // namespace parley::filter
