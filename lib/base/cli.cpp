@@ -323,6 +323,14 @@ Result<Parsed> Cli::parse(int argc, const char* const* argv) {
             parsed.exit = 0;
             return parsed;
         }
+        // CLI11 looks for what is missing first, but a misspelt word is why it is missing.
+        if (dynamic_cast<const CLI::RequiredError*>(&error)) {
+            for (const std::string& word : impl_->app.remaining(true)) {
+                if (word.rfind('-', 0) == 0)
+                    return fail(Errc::usage,
+                                fmt::format("unknown option '{}' (see {} --help)", word, tool_));
+            }
+        }
         return fail(Errc::usage, fmt::format("{} (see {} --help)", error.what(), tool_));
     }
     for (CLI::App* at = &impl_->app; !at->get_subcommands().empty();) {

@@ -148,6 +148,17 @@ TEST_CASE("a bad command line is a usage error that says what is wrong", "[cli]"
     }
 }
 
+TEST_CASE("an unknown option is named even where something is missing, too", "[cli]") {
+    for (std::vector<const char*> arguments : {std::vector<const char*>{"--wings"},
+                                               {"serve", "--wings"},
+                                               {"org", "--wings"},
+                                               {"org", "create", "--wings"}}) {
+        auto outcome = run(arguments);
+        REQUIRE_FALSE(outcome.parsed.has_value());
+        REQUIRE(outcome.parsed.error().what.find("--wings") != std::string::npos);
+    }
+}
+
 TEST_CASE("verbs may be nested", "[cli]") {
     auto outcome = run({"org", "create", "acme"});
     REQUIRE(outcome.parsed.has_value());
