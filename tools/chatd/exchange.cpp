@@ -63,6 +63,8 @@ void Exchange::end() {
     log(status_);
 }
 
+void Exchange::gone() { log(499); }  // nginx's number for it; nobody is sent it
+
 void Exchange::log(int status) {
     if (logged_) return;
     logged_ = true;

@@ -33,6 +33,7 @@ class Exchange {
     // 200 and the headers of an event stream.
     void begin_sse();
     void end();
+    void gone();  // the client left before its answer's end
     void note(std::string key, double value) { notes_.emplace_back(std::move(key), value); }
 
     App& app;

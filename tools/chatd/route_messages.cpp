@@ -117,6 +117,7 @@ class MessagesCall final : public Call,
         if (exchange_done_ || gone_) return;
         gone_ = true;
         exchange_done_ = true;
+        exchange_->gone();
         if (answer_->over()) return finish_if_done();
         const bool resumable =
             stream_ && answer_->has_message_start() && app_.options.resume_grace_ms > 0;

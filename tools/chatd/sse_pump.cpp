@@ -23,6 +23,7 @@ bool SsePump::attach(const std::shared_ptr<chat::Stream>& stream, std::optional<
         if (!self || self->over_) return;
         self->over_ = true;
         self->reader_.reset();
+        self->exchange_->gone();
         self->on_gone_();
     });
     pump();

@@ -203,6 +203,8 @@ void Turn::ended(const store::CommandReply& reply, const chat::Outcome& outcome)
 // What the clients learn; `row` is the durable message, null when there is none to show.
 void Turn::tell(const chat::Outcome& outcome, const store::MessageRow* row, const ApiError& error) {
     told_ = true;
+    // The store marks a blocked answer's question as well.
+    if (outcome.status == Status::blocked) begin_.user_message.status = "blocked";
     const bool good =
         row && outcome.status != Status::interrupted && outcome.status != Status::failed;
     if (good)
