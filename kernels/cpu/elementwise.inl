@@ -16,11 +16,16 @@ void quantise(const float* x, uint64_t cols, uint32_t slot, Q8Block* tile) {
         const float d = nothing ? 0.0f : amax / 127.0f;
         const Vector inverse = all(nothing ? 0.0f : 127.0f / amax);
         const Vector low = all(-127.0f), high = all(127.0f);
-        int32_t sum = store_bytes(out.q[slot], min(max(mul(a, inverse), low), high));
-        sum += store_bytes(out.q[slot] + 16, min(max(mul(b, inverse), low), high));
+        const Vector qa = round_even(min(max(mul(a, inverse), low), high));
+        const Vector qb = round_even(min(max(mul(b, inverse), low), high));
+        store_bytes(out.q[slot], qa);
+        store_bytes(out.q[slot] + 16, qb);
+        // Whole numbers, small enough for floats to add them exactly in any order; + 0 since a sum of
+        // negative zeros is one.
+        const float sum = fold_sum(add(qa, qb)) + 0.0f;
         out.d[slot] = d;
-        out.s[slot] = d * static_cast<float>(sum);
-        out.n128[slot] = -128 * sum;
+        out.s[slot] = d * sum;
+        out.n128[slot] = static_cast<int32_t>(-128.0f * sum);
     }
 }
 

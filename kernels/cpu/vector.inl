@@ -74,11 +74,9 @@ PARLEY_INLINE Vector negate_even(Vector a) {
     const __m512 sign = _mm512_castsi512_ps(_mm512_set1_epi64(0x80000000));
     return {_mm512_xor_ps(a.v, sign)};
 }
-// To int8 by rounding to even; values are in range. Returns their sum.
-PARLEY_INLINE int32_t store_bytes(int8_t* p, Vector a) {
-    const __m512i q = _mm512_cvtps_epi32(a.v);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(q));
-    return _mm512_reduce_add_epi32(q);
+// Whole numbers in the range of int8.
+PARLEY_INLINE void store_bytes(int8_t* p, Vector a) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)));
 }
 PARLEY_INLINE __m256 lower(Vector a) { return _mm512_castps512_ps256(a.v); }
 PARLEY_INLINE __m256 upper(Vector a) { return _mm512_extractf32x8_ps(a.v, 1); }
@@ -187,19 +185,14 @@ PARLEY_INLINE Vector negate_even(Vector a) {
     const __m256 sign = _mm256_castsi256_ps(_mm256_set1_epi64x(0x80000000));
     return {_mm256_xor_ps(a.lo, sign), _mm256_xor_ps(a.hi, sign)};
 }
-// To int8 by rounding to even; values are in range. Returns their sum.
-PARLEY_INLINE int32_t store_bytes(int8_t* p, Vector a) {
+// Whole numbers in the range of int8.
+PARLEY_INLINE void store_bytes(int8_t* p, Vector a) {
     const __m256i lo = _mm256_cvtps_epi32(a.lo), hi = _mm256_cvtps_epi32(a.hi);
     const __m128i words_lo =
         _mm_packs_epi32(_mm256_castsi256_si128(lo), _mm256_extracti128_si256(lo, 1));
     const __m128i words_hi =
         _mm_packs_epi32(_mm256_castsi256_si128(hi), _mm256_extracti128_si256(hi, 1));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words_lo, words_hi));
-    const __m256i both = _mm256_add_epi32(lo, hi);
-    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
-    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
-    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1));
-    return _mm_cvtsi128_si32(sum);
 }
 PARLEY_INLINE __m256 lower(Vector a) { return a.lo; }
 PARLEY_INLINE __m256 upper(Vector a) { return a.hi; }
