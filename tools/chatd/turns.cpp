@@ -113,7 +113,7 @@ void Turn::follow(const ExchangePtr& exchange) {
 }
 
 void Turn::cancel(const ExchangePtr& exchange) {
-    if (exchange) waiters_.push_back({exchange, true});
+    if (exchange) wait({exchange, true});
     answer_->cancel("asked");
 }
 
@@ -122,7 +122,7 @@ void Turn::tick(int64_t now_ms) {
     for (const auto& pump : pumps_) pump->tick(now_ms);
     std::erase_if(pumps_, [](const auto& pump) { return pump->over(); });
     if (end_since_ms_ > 0 && !told_ && now_ms - end_since_ms_ > kEndWaitMs)
-        tell(outcome_, nullptr, store_away());
+        tell(nullptr, store_away());
     leave_if_done();
 }
 
@@ -155,7 +155,7 @@ void Turn::on_outcome(chat::Answer&, const chat::Outcome& outcome) {
     outcome_ = outcome;
     if (journal_->fenced()) {
         durable_ = true;  // by another's hand
-        return tell(outcome, nullptr, outcome.error);
+        return tell(nullptr, outcome.error);
     }
     write_end(outcome);
 }
@@ -194,32 +194,43 @@ void Turn::ended(const store::CommandReply& reply, const chat::Outcome& outcome)
                           : reply.reason.empty() ? "no"
                                                  : reply.reason}});
     if (told_) return leave_if_done();
-    if (!reply.ok()) return tell(outcome, nullptr, api_error_of(reply));
+    if (!reply.ok()) return tell(nullptr, api_error_of(reply));
     const auto row = store::from_json<store::MessageRow>(member_json(reply.json, "message"));
-    tell(outcome, row ? &*row : nullptr, outcome.error);
+    tell(row ? &*row : nullptr, outcome.error);
     leave_if_done();
 }
 
+bool Turn::good() const {
+    return end_ && outcome_.status != Status::interrupted && outcome_.status != Status::failed;
+}
+
+void Turn::answer(const Waiter& waiter) {
+    if (waiter.cancel && end_)
+        waiter.exchange->reply(200, message_json(*end_));
+    else if (good())
+        waiter.exchange->reply(200,
+                               sent_json(begin_.user_message, *end_, begin_.truncated_messages));
+    else
+        waiter.exchange->error(error_);
+}
+
+void Turn::wait(Waiter waiter) {
+    if (told_) return answer(waiter);
+    waiters_.push_back(std::move(waiter));
+}
+
 // What the clients learn; `row` is the durable message, null when there is none to show.
-void Turn::tell(const chat::Outcome& outcome, const store::MessageRow* row, const ApiError& error) {
+void Turn::tell(const store::MessageRow* row, const ApiError& error) {
     told_ = true;
+    if (row) end_ = *row;
+    error_ = error;
     // The store marks a blocked answer's question as well.
-    if (outcome.status == Status::blocked) begin_.user_message.status = "blocked";
-    const bool good =
-        row && outcome.status != Status::interrupted && outcome.status != Status::failed;
-    if (good)
+    if (outcome_.status == Status::blocked) begin_.user_message.status = "blocked";
+    if (good())
         answer_->close();
     else
         answer_->fail(error);
-    for (const Waiter& waiter : waiters_) {
-        if (waiter.cancel && row)
-            waiter.exchange->reply(200, message_json(*row));
-        else if (good)
-            waiter.exchange->reply(200,
-                                   sent_json(begin_.user_message, *row, begin_.truncated_messages));
-        else
-            waiter.exchange->error(error);
-    }
+    for (const Waiter& waiter : waiters_) answer(waiter);
     waiters_.clear();
 }
 

@@ -39,7 +39,7 @@ class Turn final : public Call, public chat::AnswerHost, public std::enable_shar
     void give_up(const messages::ApiError& error);  // ends as interrupted, nothing was asked
     // Clients: the answer as a stream from its start; as one object; the message once it is stopped.
     void follow(const ExchangePtr& exchange);
-    void reply_to(const ExchangePtr& exchange) { waiters_.push_back({exchange, false}); }
+    void reply_to(const ExchangePtr& exchange) { wait({exchange, false}); }
     void cancel(const ExchangePtr& exchange);  // null: nobody waits
 
     const store::Ulid& conversation() const { return begin_.message.conv; }
@@ -50,16 +50,18 @@ class Turn final : public Call, public chat::AnswerHost, public std::enable_shar
     void on_outcome(chat::Answer& answer, const chat::Outcome& outcome) override;
 
   private:
-    void write_end(const chat::Outcome& outcome);
-    void ended(const store::CommandReply& reply, const chat::Outcome& outcome);
-    void tell(const chat::Outcome& outcome, const store::MessageRow* row,
-              const messages::ApiError& error);
-    void leave_if_done();
-
     struct Waiter {
         ExchangePtr exchange;
         bool cancel = false;
     };
+    void wait(Waiter waiter);
+    void answer(const Waiter& waiter);
+    bool good() const;
+    void write_end(const chat::Outcome& outcome);
+    void ended(const store::CommandReply& reply, const chat::Outcome& outcome);
+    void tell(const store::MessageRow* row, const messages::ApiError& error);
+    void leave_if_done();
+
     App& app_;
     TurnStart begin_;
     std::string id_;
@@ -72,6 +74,8 @@ class Turn final : public Call, public chat::AnswerHost, public std::enable_shar
     int64_t end_since_ms_ = 0;  // since when the end waits to be durable
     bool seen_first_ = false;
     bool told_ = false;
+    std::optional<store::MessageRow> end_;  // the durable message, once told
+    messages::ApiError error_;              // else
     bool durable_ = false;
 };
 
