@@ -38,6 +38,12 @@ std::string message_id_of(const std::string& id, const pipe::Envelope& envelope)
     return "msg_" + std::string(bare.substr(0, 4) == "req_" ? bare.substr(4) : bare);
 }
 
+// 0 (none) stays 0; what a peer may send must not overflow.
+int64_t deadline_ns(int64_t from_ns, int64_t ms) {
+    constexpr int64_t kMostMs = 30ll * 24 * 3600 * 1000;
+    return ms <= 0 ? 0 : from_ns + std::min(ms, kMostMs) * 1'000'000;
+}
+
 std::string_view status_of(base::Errc code) {
     switch (code) {
         case base::Errc::invalid:
@@ -77,12 +83,12 @@ Service::Service(Forward& forward, const model::Artifact& artifact, const Servic
 
 Service::~Service() = default;
 
-base::Result<Job> Service::job_of(const pipe::Envelope& envelope, std::string_view body,
-                                  AnswerStart& start) {
+base::Result<Job> Service::job_of(const Arrival& arrival, AnswerStart& start) {
+    const pipe::Envelope& envelope = arrival.envelope;
     if (!envelope.version.empty() && envelope.version != artifact_.hash())
         return base::fail(base::Errc::not_found,
                           fmt::format("version {} is not served here", envelope.version));
-    const auto request = messages::parse_request(body);
+    const auto request = messages::parse_request(arrival.body);
     if (!request) return base::fail(base::Errc::invalid, request.error().message);
 
     Job job;
@@ -107,10 +113,8 @@ base::Result<Job> Service::job_of(const pipe::Envelope& envelope, std::string_vi
     job.sampling.frequency_penalty = static_cast<float>(envelope.sampling.frequency_penalty);
     job.sampling.seed = envelope.seed ? *envelope.seed : random_seed();
     job.priority = static_cast<Priority>(envelope.cls);
-    const int64_t now_ns = clock_.mono_ns();
-    if (envelope.ttft_ms > 0) job.start_deadline_ns = now_ns + envelope.ttft_ms * 1'000'000;
-    if (envelope.total_ms > 0) job.total_deadline_ns = now_ns + envelope.total_ms * 1'000'000;
-    job.credit = envelope.credit;
+    job.start_deadline_ns = deadline_ns(arrival.at_ns, envelope.ttft_ms);
+    job.total_deadline_ns = deadline_ns(arrival.at_ns, envelope.total_ms);
 
     start.model = request->model;
     if (envelope.cls == pipe::Class::batch) start.service_tier = "batch";
@@ -125,29 +129,56 @@ base::Result<Job> Service::job_of(const pipe::Envelope& envelope, std::string_vi
     return job;
 }
 
-void Service::ask(const std::string& id, const pipe::Envelope& envelope, std::string_view body) {
+void Service::ask(const std::string& id, pipe::Envelope envelope, std::string body) {
     ++counters_.asked;
     cancel(id, "replaced");
-    AnswerStart start;
-    start.message_id = message_id_of(id, envelope);
-    auto job = job_of(envelope, body, start);
-    if (!job) return refuse(id, envelope.attempt, job.error());
-    auto handle = engine_.submit(std::move(*job));
-    if (!handle) return refuse(id, envelope.attempt, handle.error());
     Live& live = live_[id];
     live.id = id;
     live.attempt = envelope.attempt;
     live.flow = envelope.flow;
+    live.credit = envelope.credit;
+    live.arrival = Arrival{std::move(envelope), std::move(body), clock_.mono_ns()};
+    arrivals_.push_back(id);
+}
+
+bool Service::step() {
+    const bool read = read_arrivals();
+    return engine_.step() || read;
+}
+
+bool Service::read_arrivals() {
+    if (arrivals_.empty()) return false;
+    const int64_t until_ns = clock_.mono_ns() + options_.read_budget_ms * 1'000'000;
+    do {
+        const std::string id = std::move(arrivals_.front());
+        arrivals_.pop_front();
+        const auto found = live_.find(id);
+        if (found != live_.end() && found->second.arrival) submit(id);
+    } while (!arrivals_.empty() && clock_.mono_ns() < until_ns);
+    return true;
+}
+
+void Service::submit(const std::string& id) {
+    Live& live = live_.at(id);
+    const Arrival arrival = std::move(*live.arrival);
+    live.arrival.reset();
+    AnswerStart start;
+    start.message_id = message_id_of(id, arrival.envelope);
+    auto job = job_of(arrival, start);
+    if (!job) return refuse(id, job.error());
+    job->credit = live.credit;
+    auto handle = engine_.submit(std::move(*job));
+    if (!handle) return refuse(id, handle.error());
     live.handle = *handle;
     live.answer = std::make_unique<Answer>(std::move(start));
-    live.credit = envelope.credit;
     ids_[*handle] = id;
 }
 
-void Service::refuse(const std::string& id, uint32_t attempt, const base::Error& error) {
+void Service::refuse(const std::string& id, const base::Error& error) {
     ++counters_.refused;
+    Live& live = live_.at(id);
     pipe::EndMeta meta;
-    meta.attempt = attempt;
+    meta.attempt = live.attempt;
     meta.status = status_of(error.code);
     meta.message = error.what;
     meta.model = artifact_.hash();
@@ -160,7 +191,8 @@ void Service::refuse(const std::string& id, uint32_t attempt, const base::Error&
         meta.retryable = true;  // by way of the router, to a worker that has it
         meta.reason = "no_worker";
     }
-    outlet_.end(id, std::move(meta));
+    live.end = std::move(meta);
+    close(id);
 }
 
 Service::Live* Service::of(Handle handle) {
@@ -303,7 +335,7 @@ pipe::StatusMeta Service::status() {
     const EngineStats stats = engine_.stats();
     pipe::StatusMeta meta;
     meta.running = stats.running;
-    meta.waiting = stats.waiting;
+    meta.waiting = stats.waiting + static_cast<uint32_t>(arrivals_.size());
     meta.slots = stats.slots_max;
     meta.kv_free = stats.kv_blocks_free;
     meta.kv_total = stats.kv_blocks;

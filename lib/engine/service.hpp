@@ -1,7 +1,9 @@
 // Service: requests in, events and ENDs out, over one model: what `infer-worker serve` and `run` share.
 //
 // It reads the body, renders and tokenises the prompt, submits it to the engine, and turns what comes
-// out into events. Where they go is the outlet's business (a socket, a pipe).
+// out into events. Where they go is the outlet's business (a socket, a pipe). Bodies are read inside
+// step(), so long per iteration as read_budget_ms says: a flood of requests delays neither those that
+// run nor the heartbeat.
 //
 // Promise  every ask() is followed by its events and exactly one end() on the outlet, message_stop
 //          before it where the answer was whole. After cancel() come no more events.
@@ -40,6 +42,7 @@ class Outlet {
 struct ServiceOptions {
     EngineOptions engine;
     uint32_t stop_bytes_max = 16 * 1024;  // of all stop sequences of a request
+    int64_t read_budget_ms = 10;          // one body is read even if it takes longer
 };
 
 struct ServiceCounters {
@@ -53,8 +56,9 @@ class Service final : private Sink {
             Outlet& outlet, const base::Clock& clock = base::system_clock());
     ~Service() override;
 
-    // (id, attempt) is not live here; a live one of the same id is cancelled first.
-    void ask(const std::string& id, const pipe::Envelope& envelope, std::string_view body);
+    // (id, attempt) is not live here; a live one of the same id is cancelled first. What is to be
+    // said of it is said from step() on.
+    void ask(const std::string& id, pipe::Envelope envelope, std::string body);
     // Ends it with status cancelled; nothing when it is not live.
     void cancel(const std::string& id, const std::string& reason);
     // What the reader takes now, over all.
@@ -62,7 +66,8 @@ class Service final : private Sink {
     // Ends all that is left, retryable: another worker may go on.
     void abandon(const std::string& why);
 
-    bool step() { return engine_.step(); }
+    // Reads what was asked, then one iteration. False when there was nothing to do.
+    bool step();
     bool empty() const { return live_.empty(); }
     size_t live() const { return live_.size(); }
     const Engine& engine() const { return engine_; }
@@ -71,10 +76,16 @@ class Service final : private Sink {
     pipe::StatusMeta status();
 
   private:
+    struct Arrival {
+        pipe::Envelope envelope;
+        std::string body;
+        int64_t at_ns = 0;
+    };
     struct Live {
         std::string id;
         uint32_t attempt = 1;
         std::string flow;
+        std::optional<Arrival> arrival;  // until its body is read
         Handle handle = 0;
         std::unique_ptr<Answer> answer;
         int64_t credit = 0;                // as the engine knows it
@@ -88,9 +99,10 @@ class Service final : private Sink {
     void finished(Handle handle, const Finished& finished) override;
     void failed(Handle handle, const Failed& failed) override;
 
-    base::Result<Job> job_of(const pipe::Envelope& envelope, std::string_view body,
-                             AnswerStart& start);
-    void refuse(const std::string& id, uint32_t attempt, const base::Error& error);
+    bool read_arrivals();
+    void submit(const std::string& id);
+    base::Result<Job> job_of(const Arrival& arrival, AnswerStart& start);
+    void refuse(const std::string& id, const base::Error& error);
     void send(Live& live, std::vector<OutEvent>& events);
     void flush(Live& live);
     void close(const std::string& id);  // END now; the entry is gone
@@ -104,6 +116,7 @@ class Service final : private Sink {
     Engine engine_;
     std::unordered_map<std::string, Live> live_;
     std::unordered_map<Handle, std::string> ids_;
+    std::deque<std::string> arrivals_;  // ids in order; some may be over already
     std::vector<OutEvent> events_;
     ServiceCounters counters_;
     int64_t window_started_ns_ = 0;

@@ -142,15 +142,18 @@ TEST_CASE("a body that is wrong ends with its error and no event", "[service]") 
     Bench b;
     b.open();
     auto& bad = b.ask("req_1", R"("max_tokens":"5")");
+    b.run();
     REQUIRE(bad.end);
     CHECK(bad.end->status == "invalid_request_error");
     CHECK(bad.end->message == "max_tokens: Input should be a valid integer");
     CHECK(bad.events.empty());
     b.service->ask("req_2", {}, "{nonsense");
+    b.run();
     CHECK(b.desk.cases["req_2"].end->status == "invalid_request_error");
     pipe::Envelope other;
     other.version = std::string(64, '0');
     auto& version = b.ask("req_3", "", other);
+    b.run();
     CHECK(version.end->status == "not_found_error");
     CHECK(version.end->retryable);
     CHECK(b.service->empty());
@@ -160,6 +163,7 @@ TEST_CASE("a prompt that fills the window is refused in the exact words", "[serv
     Bench b;
     b.open();
     auto& c = b.ask("req_1", R"("max_tokens":2,"system":")" + std::string(400, 'x') + "\"");
+    b.run();
     REQUIRE(c.end);
     CHECK(c.end->status == "invalid_request_error");
     CHECK_FALSE(c.end->retryable);
@@ -179,6 +183,7 @@ TEST_CASE("a queue that is full answers overloaded, to be retried", "[service]")
     b.service->step();
     b.ask("req_2");
     auto& c = b.ask("req_3");
+    b.service->step();
     REQUIRE(c.end);
     CHECK(c.end->status == "overloaded_error");
     CHECK(c.end->reason == "queue_full");
@@ -268,6 +273,46 @@ TEST_CASE("a continuation at any event sends the very rest and no event twice", 
         CHECK(c.end->usage->output_tokens == all.end->usage->output_tokens);
         CHECK(c.end->usage->input_tokens == all.end->usage->input_tokens);
     }
+}
+
+TEST_CASE("a flood of requests is read by and by while those that run go on", "[service]") {
+    Bench b;
+    b.options.read_budget_ms = 0;  // one body an iteration
+    b.options.engine.queue_max = 100;
+    b.open();
+    auto& first = b.ask("req_first", R"("max_tokens":60)");
+    b.service->step();
+    for (int i = 0; i < 20; ++i) b.ask("req_" + std::to_string(i));
+    b.service->cancel("req_3", "asked");
+    CHECK(b.desk.cases["req_3"].end->status == "cancelled");
+    CHECK(b.service->status().waiting == 20);
+    for (int i = 0; i < 10; ++i) {
+        const auto rows = b.service->engine().stats().decode_rows;
+        b.service->step();
+        CHECK(b.service->engine().stats().decode_rows > rows);
+    }
+    CHECK(b.desk.cases["req_19"].events.empty());
+    b.run();
+    for (int i = 0; i < 20; ++i)
+        if (i != 3) CHECK(b.desk.cases["req_" + std::to_string(i)].end->ok());
+    CHECK(first.end->ok());
+    CHECK(b.service->empty());
+}
+
+TEST_CASE("a request that was replaced before it was read is answered once, by the last",
+          "[service]") {
+    Bench b;
+    b.open();
+    b.ask("req_1");
+    pipe::Envelope second;
+    second.attempt = 2;
+    b.service->cancel("req_1", "replaced");
+    b.desk.cases["req_1"] = {};
+    auto& c = b.ask("req_1", R"("max_tokens":3)", second);
+    b.run();
+    REQUIRE(c.end);
+    CHECK(c.end->attempt == 2);
+    CHECK(c.end->usage->output_tokens == 3);
 }
 
 TEST_CASE("what is left when the worker stops ends retryable", "[service]") {

@@ -154,7 +154,7 @@ void take(engine::Service& service, Writer& writer, const Options& o, const std:
     if (!envelope) return refuse(writer, message->id, envelope.error().what);
     if (!envelope->seed && o.seed >= 0) envelope->seed = static_cast<uint64_t>(o.seed);
     envelope->credit = 1u << 30;  // a pipe has its own back-pressure
-    service.ask(message->id, *envelope, message->body);
+    service.ask(message->id, std::move(*envelope), std::move(message->body));
 }
 
 }  // namespace

@@ -56,7 +56,9 @@ class Front final : public pipe::AnswererHandler, public engine::Outlet {
     }
     bool answered() const { return answered_; }
 
-    void on_ask(pipe::Ask ask) override { service_->ask(ask.id, ask.envelope, ask.body); }
+    void on_ask(pipe::Ask ask) override {
+        service_->ask(ask.id, std::move(ask.envelope), std::move(ask.body));
+    }
     void on_cancel(const std::string& id, uint32_t, pipe::Cancel why) override {
         service_->cancel(id, why == pipe::Cancel::asked  ? "asked"
                              : why == pipe::Cancel::gone ? "peer_gone"
