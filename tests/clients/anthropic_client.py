@@ -30,7 +30,7 @@ counted = client.messages.count_tokens(model=model, messages=QUESTION)
 assert counted.input_tokens == message.usage.input_tokens
 
 turns = [*QUESTION, {"role": "assistant", "content": [{"type": "text", "text": text}]}, {"role": "user", "content": "Thanks."}]
-again = client.messages.create(model=model, max_tokens=16, messages=turns, system="You are polite.", stop_sequences=["\n\n"], metadata={"user_id": "u1"})
+again = client.messages.create(model=model, max_tokens=16, messages=turns, system="You are polite.", stop_sequences=["THE END"], metadata={"user_id": "u1"})
 assert again.usage.input_tokens > message.usage.input_tokens
 
 listed = [entry.id for entry in client.models.list(limit=100)]

@@ -9,12 +9,12 @@ import time
 
 from harness import ROOT, Pipeline, Stream, run_tests
 
-# A word that the model says early and often when asked to count, made forbidden on output.
+# A word that the model says when it is asked why the sky is blue, made forbidden on output.
 POLICY = """
 [[rule]]
 id = "test.forbidden"
 side = "output"
-pattern = "(?i)five"
+pattern = "(?i)scattering"
 action = "block"
 owner = "tests"
 
@@ -29,20 +29,19 @@ policy = tempfile.NamedTemporaryFile("w", suffix=".toml", delete=False)
 policy.write(open(os.path.join(ROOT, "examples", "policy.toml")).read() + POLICY)
 policy.close()
 pipeline = Pipeline(PARLEY_POLICY=policy.name)
-COUNT = "Count from one to ten in words, separated by commas: one, two, three, four,"
+SKY = "Why is the sky blue?"
 
 
 def no_forbidden(stream):
     text = stream.text.lower()
-    for n in range(1, 5):  # not even the beginning of the word at the end of what was delivered
-        assert "five" not in text, text
+    assert "scatter" not in text, text  # the beginning of the word is a byte of the match too
     return text
 
 
 def test_a_forbidden_word_stops_the_answer_before_its_first_byte():
-    status, _, plain = pipeline.message(COUNT, max_tokens=40)
+    status, _, plain = pipeline.message(SKY, max_tokens=40)
     assert status == 200
-    stream = pipeline.stream("/v1/messages", pipeline.body(COUNT, stream=True, max_tokens=40))
+    stream = pipeline.stream("/v1/messages", pipeline.body(SKY, stream=True, max_tokens=40))
     no_forbidden(stream)
     assert stream.end == "done" and stream.stop_reason() == "refusal", (stream.text, stream.stop_reason())
     assert plain["stop_reason"] == "refusal"
@@ -95,7 +94,7 @@ def test_kills_under_live_streams_let_nothing_out_and_the_answers_go_on():
 
     def ask(i):
         while not stopping.is_set():
-            stream = pipeline.stream("/v1/messages", pipeline.body(COUNT if i % 2 else "Why is the sky blue?", stream=True, max_tokens=60))
+            stream = pipeline.stream("/v1/messages", pipeline.body(SKY if i % 2 else "What is gravity?", stream=True, max_tokens=60))
             with lock:
                 results.append((i, stream))
             if stream.end != "done":
