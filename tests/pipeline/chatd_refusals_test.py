@@ -255,7 +255,7 @@ def command_line(folder):
     with Chatd(os.path.join(folder, "e"), "--no-auth", env={"CHATD_ALLOW_UNFILTERED": "1"}) as chatd:
         _, _, data = chatd.ask("GET", "/readyz")
         check("--allow-unfiltered in the environment does nothing", b"stamp key" in data, data)
-    example = os.path.join(ROOT, "examples", "chatd.toml")
+    example = os.path.join(ROOT, "examples", "etc", "chatd.toml")
     with Chatd(os.path.join(folder, "x"), "--config", example) as chatd:
         check("the example configuration is accepted", chatd.ask("GET", "/healthz")[0] == 200)
         chatd.process.send_signal(signal.SIGHUP)
