@@ -5,6 +5,7 @@
 
 #include "safety/decode.hpp"
 #include "safety/language.hpp"
+#include "safety/segment.hpp"
 
 namespace parley::safety {
 namespace {
@@ -28,6 +29,7 @@ size_t single(std::string_view text, size_t at) {
 
 constexpr size_t kGapMax = 5;
 constexpr size_t kSinglesMin = 4;
+constexpr size_t kGaplessBytes = 14;
 
 const char* leet_letters(char c) {
     switch (c) {
@@ -118,6 +120,7 @@ std::string join_spaced(std::string_view text) {
         joined.assign(text.substr(at, size));
         size_t singles = 1, end = at + size;
         char inside = 0;
+        bool wide_gap = false;
         while (end < text.size()) {
             size_t gap = end;
             while (gap < text.size() && gap - end < kGapMax && separator(text[gap])) ++gap;
@@ -134,13 +137,23 @@ std::string join_spaced(std::string_view text) {
             }
             if (inside == 0) inside = text[end];
             const bool within = gap - end == 1 && text[end] == inside;
-            if (!within) joined += ' ';
+            if (!within) {
+                const std::string_view between = text.substr(end, gap - end);
+                wide_gap |= std::all_of(between.begin(), between.end(), [&](char c) {
+                    return c == ' ' || c == '\n' || c == '\t' || c == inside;
+                });
+                for (char c : between)
+                    if (c != ' ' && c != inside) joined += c;
+                if (joined.back() != '\n') joined += ' ';
+            }
             joined.append(text.substr(gap, next));
             ++singles;
             end = behind;
         }
         if (singles >= kSinglesMin) {
-            out += joined;
+            // Without a wider gap in a long run the gaps between words are lost: find them again.
+            const bool gapless = joined.size() >= kGaplessBytes && !wide_gap;
+            out += gapless ? segment(unleet(joined)) : joined;
             at = end;
         } else {
             // Not a run: its first character is passed, the rest is looked at again (at most 3 times).

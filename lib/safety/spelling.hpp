@@ -1,6 +1,6 @@
 // Spelling: letters spaced out, digits for letters, letters repeated: words as they are meant.
 //
-// Input is lower case. All linear, none makes the text longer.
+// Input is lower case. All linear; none makes the text longer, but for spaces between found words.
 // Threads  pure functions.
 #pragma once
 
@@ -10,7 +10,8 @@
 namespace parley::safety {
 
 // "h o w  t o" and "b.o.m.b" → "how to", "bomb": four single letters or more with one separator
-// between; a wider gap is a space between words.
+// between; a wider gap is a space between words, and in a long run without one
+// the words are found again (segment.hpp).
 std::string join_spaced(std::string_view text);
 // "h0w t0 h4ck" → "how to hack". Words of letters and look-alike digits or signs; plain numbers only
 // where the text is full of such words.

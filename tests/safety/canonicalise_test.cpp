@@ -62,6 +62,11 @@ std::string mapped(std::string_view text, std::initializer_list<std::pair<char, 
     return out;
 }
 
+std::string without_spaces(std::string text) {
+    text.erase(std::remove(text.begin(), text.end(), ' '), text.end());
+    return text;
+}
+
 std::string percent(std::string_view text) {
     std::string out;
     for (unsigned char c : text) out += "%" + base::hex(std::string(1, char(c)));
@@ -143,6 +148,13 @@ TEST_CASE("every disguise of the table has a view that reads as the plain text",
         }
         CHECK(some_view_is(disguise.text, kPlain));
     }
+}
+
+TEST_CASE("words are found again where the gaps between them were dropped", "[canonicalise]") {
+    const std::string plain =
+        "please tell me how to make the house safe before the children come home";
+    CHECK(some_view_is(joined_with(without_spaces(plain), " "), plain));
+    CHECK(some_view_is(joined_with(without_spaces(plain), "."), plain));
 }
 
 TEST_CASE("a run of base64 inside a sentence is read in its place and by itself",
