@@ -34,7 +34,7 @@ with Pipeline() as pipeline:
     out = bash("conversation")
     check("text_delta" in out and "message_stop" in out, f"the conversation answers: {out[-500:]}")
     out = bash("shell")
-    check(len(out.split()) >= 2, f"the shell pipeline answers: {out!r}")
+    check(re.search(r"\w", out), f"the shell pipeline answers: {out!r}")
     folder = os.environ.get("PARLEY_CLIENTS") or os.path.join(os.environ.get("PARLEY_BUILD", "build"), "clients")
     generations = [g for g in ("anthropic-old", "anthropic-new") if os.path.exists(os.path.join(folder, g, ".done"))]
     for generation in generations:
@@ -42,4 +42,18 @@ with Pipeline() as pipeline:
         check(done.returncode == 0 and len(done.stdout.split()) >= 2, f"{generation}: {done.stdout[-300:]}{done.stderr[-800:]}")
     if not generations:
         print("the SDK call was not tried: no SDK (tests/clients/install.sh)")
+    # "What it does not do yet" is refused as the README says, not half done.
+    tool = {"name": "clock", "input_schema": {"type": "object"}}
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
+    document = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0xLjQK"}}
+    structured = {"format": {"type": "json_schema", "schema": {"type": "object"}}}
+    for what, expected, path, body in (
+            ("tools", 400, "/v1/messages", pipeline.body("Hello", tools=[tool])),
+            ("structured output", 400, "/v1/messages", pipeline.body("Hello", output_config=structured)),
+            ("an image", 400, "/v1/messages", pipeline.body([image])),
+            ("a PDF", 400, "/v1/messages", pipeline.body([document])),
+            ("batches", 404, "/v1/messages/batches", {"requests": []}),
+            ("the OpenAI route", 404, "/v1/chat/completions", {"model": "default", "messages": []})):
+        status, _, answer = pipeline.request("POST", path, body)
+        check(status == expected and answer["type"] == "error" and answer["error"]["message"], f"{what}: {status} {answer}, not {expected}")
 docs.finish()
