@@ -1,8 +1,10 @@
 """The sample configurations are what the tools read: every key, also those that are commented out, and the defaults they show."""
 
 import glob
+import json
 import os
 import re
+import subprocess
 import tempfile
 
 import docs
@@ -38,4 +40,29 @@ for tool, path in sorted(files.items()):
         default = options.get(key)
         if default is not None:
             check(value(default) == value(shown), f"{tool}.toml shows {key} = {shown} as a default, the program has {default}")
+# The policy, too: taken as it is, the same as the one that is compiled in, and refused whole with one word misspelt.
+policy = os.path.join(docs.ROOT, "examples", "policy.toml")
+with open(policy) as file:
+    text = file.read()
+line = json.dumps({"text": "hello"}) + "\n"
+shipped = docs.run("safety-filter", "run", "--policy", policy, stdin=line)
+builtin = docs.run("safety-filter", "run", stdin=line)
+check(shipped.returncode == 0 and builtin.returncode == 0, f"safety-filter takes examples/policy.toml: {shipped.stderr}{builtin.stderr}")
+check(json.loads(shipped.stdout)["policy"] == json.loads(builtin.stdout)["policy"], f"examples/policy.toml is the policy inside the program: {shipped.stdout}{builtin.stdout}")
+with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+    file.write(text.replace("[thresholds.user]", "[thresholds.usr]", 1))
+    file.flush()
+    done = docs.run("safety-filter", "run", "--policy", file.name, stdin=line)
+    check(done.returncode == 78 and "usr" in done.stderr, f"a misspelt policy is refused whole: {done.returncode} {done.stderr}")
+
+# The load scenarios: their options are loadgen's, their prompts can be read.
+for script in sorted(glob.glob(os.path.join(docs.ROOT, "examples", "loadgen", "*.sh"))):
+    def scenario(*arguments):
+        return subprocess.run(["sh", script, *arguments], env={**docs.environment(), "LOADGEN": os.path.join(docs.BIN, "loadgen")},
+                              capture_output=True, text=True, timeout=60)
+    done = scenario("http://127.0.0.1:1", "1", "--check-config")
+    check(done.returncode == 0, f"{os.path.basename(script)}: {done.stderr}")
+for prompts in sorted(glob.glob(os.path.join(docs.ROOT, "examples", "loadgen", "*.jsonl")) + glob.glob(os.path.join(docs.ROOT, "examples", "loadgen", "*.txt"))):
+    done = docs.run("loadgen", "run", "--url", "http://127.0.0.1:1", "--requests", "1", "--prompts", prompts)
+    check(done.returncode == 69, f"{os.path.basename(prompts)} is read, and nobody listens on port 1: {done.returncode} {done.stderr}")
 docs.finish()
