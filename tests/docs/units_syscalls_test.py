@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -43,12 +42,6 @@ def groups():
         return set().union(*(expand(m) if m.startswith("@") else {m} for m in raw.get(name, [])))
 
     return {name: expand(name) for name in raw}
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class Traced:
@@ -87,14 +80,15 @@ for path in glob.glob(os.path.join(docs.ROOT, "examples", "systemd", "*.service"
 
 with tempfile.TemporaryDirectory() as folder:
     env = {**docs.environment(), "PARLEY_STATE": os.path.join(folder, "state"), "PARLEY_MODEL": MODEL}
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
     running = []
     try:
         for tool in ORDER:
-            running.append(Traced(tool, folder, env, "--metrics", "127.0.0.1:0", *(["--bind", f"127.0.0.1:{port}"] if tool == "chatd" else [])))
+            running.append(Traced(tool, folder, env, "--metrics", "127.0.0.1:0", *(["--bind", "127.0.0.1:0"] if tool == "chatd" else [])))
             name = {"safety-filter": "filter", "infer-worker": "worker"}.get(tool, tool)
             check(running[-1].says(f"event={name}.ready"), f"{tool} becomes ready under strace: {open(running[-1].log).read()[-500:]}")
+
+        with open(running[-1].log) as file:
+            url = re.search(r"event=chatd.ready url=(\S+)", file.read())[1]
 
         def convstore(*arguments):
             done = subprocess.run([os.path.join(docs.BIN, "convstore"), *arguments, "--json"], env=env, capture_output=True, text=True, timeout=60)

@@ -58,7 +58,7 @@ with tempfile.TemporaryDirectory() as work:
         done = docs.run(tool, *words[2:], "--check-config")
         check(done.returncode == 0, f"{tool} takes the command line of {name}: {done.stderr}")
         ports[tool] = words[words.index("--metrics") + 1]
-        check(service["Type"] == "notify" and service["ExecReload"].endswith("kill -HUP $MAINPID"), f"{name}: readiness and reload")
+        check(service["Type"] == "notify" and service["ExecReload"] == "/bin/sh -c 'kill -HUP $MAINPID'", f"{name}: readiness and reload")
         check(service["Restart"] == "always" and service["RestartSec"] == "200ms", f"{name}: started again at once")
         check(parsed["Unit"]["StartLimitIntervalSec"] == "0", f"{name}: without limit")
         check(service["User"] == "parley" and service["StateDirectory"] == "parley", f"{name}: all share one store")
