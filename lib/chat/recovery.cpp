@@ -40,6 +40,8 @@ ApiError error_of(const pipe::EndMeta& end) {
     if (end.ok() || hop_broke(end.reason) || filter_failed(end.reason) || end.status == "cancelled")
         return ApiError::overloaded(1);
     ApiError error = ApiError::from_end(end.status, end.message, end.retryable);
+    // A deadline says nothing against the request: SDKs may try again.
+    if (error.type == ErrorType::timeout_error) error.retryable = true;
     if (error.type == ErrorType::api_error && end.retryable) {
         error.status = 503;
         error.retryable = true;

@@ -40,6 +40,8 @@ TEST_CASE("a late or failed filter is 529, a full queue says when to come back",
     CHECK(error_of(end("api_error", true)).status == 503);
     CHECK(error_of(end("api_error", false)).status == 500);
     CHECK(error_of(end("invalid_request_error", false)).status == 400);
+    CHECK(error_of(end("timeout_error", false)).status == 504);
+    CHECK_FALSE(error_of(end("timeout_error", false)).wants_should_retry_false());
 }
 
 TEST_CASE("the back-off doubles from 50 ms to 1 s and is never in step", "[recovery]") {

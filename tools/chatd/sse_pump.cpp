@@ -59,7 +59,8 @@ void SsePump::pump() {
         } else {
             taken = writer->write(frame->sse);
         }
-        started_ = started_ || frame->type == EventType::message_start;
+        started_ = started_ || frame->type == EventType::message_start ||
+                   frame->type == EventType::message_accepted;
         last_ms_ = exchange_->app.clock.mono_ms();
         if (!taken || !reader_) break;
         reader_->pop();

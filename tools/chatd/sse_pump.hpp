@@ -42,7 +42,7 @@ class SsePump : public std::enable_shared_from_this<SsePump> {
     std::shared_ptr<chat::StreamReader> reader_;
     std::string out_;
     bool begun_ = false;
-    bool started_ = false;  // message_start went out: pings may follow
+    bool started_ = false;  // message_start or message_accepted went out: pings may follow
     bool over_ = false;
     bool pumping_ = false;
     int64_t last_ms_ = 0;
