@@ -138,11 +138,40 @@ def examples_of(path):
             elif line.startswith(".Bd -literal"):
                 block = []
             elif line == ".Ed":
-                out.append(unescape("\n".join(block)))
+                out.append(unescape("\n".join(session(block))))
                 block = None
             elif block is not None:
                 block.append(line)
     return out
+
+
+def session(lines):
+    """What was typed, where the lines show a prompt: those after `$ `, with what continues them; else all of them."""
+    if not any(line.startswith("$ ") for line in lines):
+        return lines
+    typed = []
+    going_on = False
+    for line in lines:
+        if line.startswith("$ "):
+            typed.append(line[2:])
+        elif going_on:
+            typed.append(line)
+        else:
+            continue
+        going_on = line.rstrip().endswith(("|", "\\", "\\e"))
+    return typed
+
+
+def apart(shell):
+    """One text a command line: lines that go on (after | or \\, or within quotes) stay together."""
+    out, text = [], ""
+    for line in shell.splitlines():
+        text += line + "\n"
+        quotes = text.count("'") % 2
+        if line.strip() and not quotes and not line.rstrip().endswith(("|", "\\")):
+            out.append(text)
+            text = ""
+    return out + ([text] if text.strip() else [])
 
 
 def value(text):
