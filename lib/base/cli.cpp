@@ -323,13 +323,24 @@ Result<Parsed> Cli::parse(int argc, const char* const* argv) {
             parsed.exit = 0;
             return parsed;
         }
-        // CLI11 looks for what is missing first, but a misspelt word is why it is missing.
-        if (dynamic_cast<const CLI::RequiredError*>(&error)) {
-            for (const std::string& word : impl_->app.remaining(true)) {
+        // CLI11 looks for what is missing first, but a misspelt option is why it is missing; and it
+        // lists all that is left over, the option's value before the option.
+        if (dynamic_cast<const CLI::ExtrasError*>(&error) ||
+            dynamic_cast<const CLI::RequiredError*>(&error)) {
+            const std::vector<std::string> words = impl_->app.remaining(true);
+            for (const std::string& word : words) {
                 if (word.rfind('-', 0) == 0)
                     return fail(Errc::usage,
                                 fmt::format("unknown option '{}' (see {} --help)", word, tool_));
             }
+            CLI::App* at = &impl_->app;
+            while (!at->get_subcommands().empty()) at = at->get_subcommands().front();
+            const bool verb_wanted = !at->get_subcommands({}).empty();
+            if (!words.empty())
+                return fail(Errc::usage,
+                            fmt::format("{} '{}' (see {} --help)",
+                                        verb_wanted ? "unknown verb" : "unexpected argument",
+                                        words.front(), tool_));
         }
         return fail(Errc::usage, fmt::format("{} (see {} --help)", error.what(), tool_));
     }

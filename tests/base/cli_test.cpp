@@ -157,6 +157,11 @@ TEST_CASE("an unknown option is named even where something is missing, too", "[c
         REQUIRE_FALSE(outcome.parsed.has_value());
         REQUIRE(outcome.parsed.error().what.find("--wings") != std::string::npos);
     }
+    REQUIRE(run({"serve", "--wings", "4"}).parsed.error().what.find("unknown option '--wings'") ==
+            0);
+    REQUIRE(run({"serve", "four"}).parsed.error().what.find("unexpected argument 'four'") == 0);
+    REQUIRE(run({"fly"}).parsed.error().what.find("unknown verb 'fly'") == 0);
+    REQUIRE(run({"org", "fly"}).parsed.error().what.find("unknown verb 'fly'") == 0);
 }
 
 TEST_CASE("verbs may be nested", "[cli]") {

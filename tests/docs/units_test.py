@@ -66,7 +66,7 @@ with tempfile.TemporaryDirectory() as work:
         drain = docs.verbs_of(tool)["serve"]["drain-timeout"]
         check(docs.value(service["TimeoutStopSec"]) > docs.value(drain), f"{name} waits longer than {tool} drains ({drain})")
         for secure in ("NoNewPrivileges", "PrivateTmp", "MemoryDenyWriteExecute", "PrivateDevices"):
-            check(service[secure] == "yes", f"{name}: {secure}")
+            check(service.get(secure) == "yes", f"{name}: {secure}")
         check(service["ProtectSystem"] == "strict" and service["CapabilityBoundingSet"] == "", f"{name}: nothing to write, no capability")
         done = security(copy)
         check(done.returncode == 0, f"{name}: exposure above {EXPOSURE_MAX / 10}: {done.stdout[-300:]}{done.stderr}")
