@@ -153,7 +153,7 @@ if [ ! -s "$key_file" ]; then
 fi
 until_ok 60 curl -fsS -m 5 "$url/readyz" || fail_start "the pipeline is not ready after 60 s"
 key=$(cat "$key_file")
-served=$(curl -fsS -m 5 -H "x-api-key: $key" "$url/v1/models" | jq -r '.data[-1].id // "default"')
+served=$(curl -fsS -m 5 -H "x-api-key: $key" "$url/v1/models" | jq -r '[.data[].id | select(. != "default")][0] // "default"')
 
 jq -cn --arg url "$url" --arg key "$key" --arg model "$served" --arg state "$PARLEY_STATE" \
     --argjson pids "$(for name in "${names[@]}"; do printf '%s %s\n' "$name" "$(pid_of "$name")"; done | jq -Rn '[inputs | split(" ") | {(.[0]): (.[1] | tonumber)}] | add')" \

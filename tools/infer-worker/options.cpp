@@ -38,6 +38,8 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     o.daemon.declare(serve);
     declare_engine(serve, o);
     serve.option("--name", o.name, "name in HELLO, logs and status");
+    serve.option("--model-name", o.model_name,
+                 "what clients call the model (default: the file's name without quantisation)");
     serve.option("--zone", o.zone, "placement hint in HELLO");
     serve.option(
         "--router", o.router,

@@ -25,6 +25,7 @@ struct Options {
     // serve
     base::DaemonOptions daemon;
     std::string name = "infer-worker-0";
+    std::string model_name;  // empty: model::served_name of the path
     std::string zone;
     std::string router;  // endpoint; empty: run/workers.sock of the state folder
     std::string bind;    // endpoint of an own front instead

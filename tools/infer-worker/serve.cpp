@@ -6,6 +6,7 @@
 #include "base/signals.hpp"
 #include "load.hpp"
 #include "metrics.hpp"
+#include "model/served_name.hpp"
 #include "pipe/answerer.hpp"
 #include "pipe/loop.hpp"
 #include "telemetry/metrics_server.hpp"
@@ -121,8 +122,9 @@ pipe::AnswererOptions answerer_options(const Options& o, const model::Artifact& 
     out.link.hello.zone = o.zone;
     out.link.hello.slots = o.service.engine.slots_max;
     out.link.hello.queue = o.service.engine.queue_max;
-    out.link.hello.models = {{artifact.hash(), artifact.name(), artifact.architecture(),
-                              artifact.limits().context_tokens,
+    out.link.hello.models = {{artifact.hash(),
+                              o.model_name.empty() ? model::served_name(o.model) : o.model_name,
+                              artifact.architecture(), artifact.limits().context_tokens,
                               artifact.limits().output_tokens_max}};
     out.requests_max = o.service.engine.slots_max + o.service.engine.queue_max;
     return out;
