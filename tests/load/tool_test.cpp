@@ -172,7 +172,8 @@ TEST_CASE("every option of run is in the manual, and every option of the manual 
     for (std::string line; std::getline(lines, line);)
         if (line.starts_with(".It Fl Fl "))
             told.insert("--" + line.substr(10, line.find(' ', 10) - 10));
-    for (const char* common : {"--help"}) told.insert(common);
+    // What every verb of every program has stands in parley(7).
+    for (const char* common : {"--help", "--config", "--check-config"}) told.insert(common);
     for (const auto& option : offered) {
         CAPTURE(option);
         CHECK(told.count(option) == 1);
