@@ -75,6 +75,22 @@ struct Cli::Impl {
     }
     std::string completion_script(const std::string& tool) const;
     static void add_common(Verb::Impl& verb);
+    // CLI11 reads the environment for every verb, also those not called; where two verbs fill one
+    // variable, the other verb's environment would come after, and win over, this one's flag.
+    void forget_environment_of_others(int argc, const char* const* argv) {
+        std::string called;
+        for (int i = 1; i < argc && argv[i][0] != '-'; ++i) {
+            const std::string longer = called + (called.empty() ? "" : " ") + argv[i];
+            bool known = false;
+            for (const auto& verb : verbs) known |= verb->name == longer;
+            if (!known) break;
+            called = longer;
+        }
+        for (const auto& verb : verbs) {
+            if (verb->name == called) continue;
+            for (CLI::Option* option : verb->app->get_options()) option->envname("");
+        }
+    }
 };
 
 Cli::Cli(std::string tool, std::string summary)
@@ -305,6 +321,7 @@ Result<Parsed> Cli::parse(int argc, const char* const* argv) {
             parsed.exit = 0;
             return parsed;
         }
+        impl_->forget_environment_of_others(argc, argv);
         impl_->app.parse(argc, argv);
     } catch (const CLI::CallForVersion& error) {
         std::printf("%s\n", error.what());

@@ -34,7 +34,8 @@ Outcome run(std::vector<const char*> arguments) {
     serve.flag("--open", s.open, "open").duration("--drain-timeout", s.drain_ms, "drain");
     serve.size("--body-bytes", s.body_bytes, "bytes").option("--name", s.names, "names");
     serve.flag("--allow-unsafe", s.secret, "by flag only").flag_only();
-    cli.verb("other", "another verb").option("--depth", s.limit, "depth");
+    auto other = cli.verb("other", "another verb");
+    other.option("--depth", s.limit, "depth").option("--bind", s.bind, "address");
     auto org = cli.verb("org", "organisations");
     org.verb("create", "make one").option("NAME", s.bind, "name").required();
     auto parsed = cli.parse(static_cast<int>(arguments.size()), arguments.data());
