@@ -11,10 +11,15 @@ namespace {
 
 using model::Token;
 
-constexpr double kForget = 0.2;      // weight of the newest iteration in the running means
+constexpr double kForget = 0.2;  // weight of the newest iteration in the running means
+// Rows that take longer than thought (the context grew, somebody took a core) are believed at once:
+// an iteration that is too long delays the heartbeat, one that is too short costs little.
+constexpr double kForgetSlower = 0.7;
 constexpr uint32_t kRowsFirst = 64;  // prefill rows before anything was measured
 
-void mix(double& mean, double value) { mean = mean == 0 ? value : mean + kForget * (value - mean); }
+void mix(double& mean, double value, double weight = kForget) {
+    mean = mean == 0 ? value : mean + weight * (value - mean);
+}
 
 }  // namespace
 
@@ -251,7 +256,8 @@ void Engine::account(int64_t started_ns, int64_t now_ns) {
         mix(decode_row_s_, spent_s / decode);
     } else {
         const double even = spent_s / total;
-        mix(prefill_row_s_, std::max((spent_s - decode * decode_row_s_) / prefill, even / 4));
+        const double row_s = std::max((spent_s - decode * decode_row_s_) / prefill, even / 4);
+        mix(prefill_row_s_, row_s, row_s > prefill_row_s_ ? kForgetSlower : kForget);
     }
 }
 

@@ -386,6 +386,27 @@ TEST_CASE("decoding sequences get their token in every iteration while a long pr
     }
 }
 
+TEST_CASE("a prompt that is alone leaves room for a heartbeat, also when rows become slower",
+          "[engine]") {
+    Bench b;
+    b.forward.end_bias = -100.0f;
+    b.open();
+    const auto heavy = *b.engine->submit(job(0, 450, 1));
+    int64_t longest_ms = 0;
+    int iterations = 0;
+    while (!b.answer(heavy).over()) {
+        const int64_t before_ms = b.clock.mono_ms();
+        b.engine->step();
+        const int64_t took_ms = b.clock.mono_ms() - before_ms;
+        longest_ms = std::max(longest_ms, took_ms);
+        // Every row takes three times as long from here on: one iteration may be caught out.
+        if (++iterations == 2) b.forward.row_ms = 3;
+        if (iterations > 3) CHECK(took_ms <= 100);
+    }
+    CHECK(iterations > 5);
+    CHECK(longest_ms <= 250);
+}
+
 TEST_CASE("classes are served in their order, and batch gives way for want of a slot", "[engine]") {
     Bench b;
     b.forward.end_bias = -100.0f;

@@ -2,7 +2,7 @@
 // block tables: a wrong block, a page given away too early or a token out of place changes the
 // answer.
 //
-// Time     each row moves the manual clock on by a millisecond.
+// Time     each row moves the manual clock on by row_ms.
 // Text     FakeVocabulary: 0 ends the answer, 1 … are short strings, among them halves of
 // characters.
 #pragma once
@@ -28,6 +28,7 @@ class FakeForward final : public engine::Forward {
     uint32_t runs = 0;
     std::vector<std::vector<uint32_t>> chunk_rows;  // of each run
     base::ManualClock* clock = nullptr;
+    int64_t row_ms = 1;
     bool broken = false;  // gives NaN
 
     void run(std::span<const engine::Chunk> chunks, std::span<float> logits) override {
@@ -55,7 +56,7 @@ class FakeForward final : public engine::Forward {
         }
         assert(row * vocab == logits.size());
         rows_most = std::max(rows_most, rows);
-        if (clock != nullptr) clock->advance_ms(rows);
+        if (clock != nullptr) clock->advance_ms(rows * row_ms);
     }
     uint32_t vocab_size() const override { return vocab; }
     uint32_t context_tokens() const override { return context; }
