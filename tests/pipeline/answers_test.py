@@ -82,6 +82,8 @@ def test_refusals_come_with_the_right_status_type_and_text():
     refused(400, "invalid_request_error", "not valid JSON", '{"model":')
     refused(400, "invalid_request_error", "temperature: range: 0..1", dict(good, temperature=1.5))
     refused(400, "invalid_request_error", "max_tokens", dict(good, max_tokens="5"))
+    for version in ("2023", "2023-13-45", "2023-06-00"):
+        refused(400, "invalid_request_error", "anthropic-version", good, pipeline.headers({"anthropic-version": version}))
     long = pipeline.body("word " * 12000)
     refused(400, "invalid_request_error", "prompt is too long: ", long)
     _, _, answer = pipeline.request("POST", "/v1/messages", long)

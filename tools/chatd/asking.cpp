@@ -74,7 +74,9 @@ std::optional<ApiError> check_version(const Exchange& exchange, bool& newest) {
     const auto digit = [&](size_t at) { return version[at] >= '0' && version[at] <= '9'; };
     bool date = version.size() == 10 && version[4] == '-' && version[7] == '-';
     for (const size_t at : {0, 1, 2, 3, 5, 6, 8, 9}) date = date && digit(at);
-    if (!date)
+    const std::string_view month = date ? version.substr(5, 2) : "";
+    const std::string_view day = date ? version.substr(8) : "";
+    if (!date || month < "01" || month > "12" || day < "01" || day > "31")
         return ApiError::invalid("anthropic-version", "Input should be a date such as 2023-06-01");
     newest = version != "2023-06-01" && version != "2023-01-01";
     return std::nullopt;
