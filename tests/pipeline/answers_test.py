@@ -137,6 +137,9 @@ def test_models_serve_both_apis_and_need_no_version():
     status, _, one = pipeline.request("GET", "/v1/models/" + pipeline.model.replace(" ", "%20"))
     assert status == 200 and one["id"] == pipeline.model
     assert pipeline.request("GET", "/v1/models/nobody")[0] == 404
+    for wanted, found in (("active", True), ("deprecated", False)):
+        status, _, page = pipeline.request("GET", "/v1/models?lifecycle%5B%5D=" + wanted)
+        assert status == 200 and bool(page["data"]) == found, page
 
 
 def test_a_conversation_is_durable_ordered_and_private():

@@ -22,6 +22,17 @@ void write_model(base::JsonWriter& w, const Named& named) {
     w.key("capabilities").null().end();
 }
 
+// `lifecycle[]` names the states that are wanted; every model here is active.
+bool wants_active(const http::Request& request) {
+    bool asked = false;
+    for (const auto& [name, value] : request.query) {
+        if (name != "lifecycle[]" && name != "lifecycle") continue;
+        if (value == "active") return true;
+        asked = true;
+    }
+    return !asked;
+}
+
 }  // namespace
 
 void list_models(const ExchangePtr& exchange) {
@@ -35,6 +46,7 @@ void list_models(const ExchangePtr& exchange) {
     }
     std::vector<Named> all = app.catalog->list();
     std::erase_if(all, [&](const Named& named) { return !exchange->caller.may_ask(named.id); });
+    if (!wants_active(exchange->request)) all.clear();
     const auto index_of = [&](std::string_view id) -> std::optional<size_t> {
         for (size_t i = 0; i < all.size(); ++i)
             if (all[i].id == id) return i;
