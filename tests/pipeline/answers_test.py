@@ -164,6 +164,7 @@ def test_a_conversation_is_durable_ordered_and_private():
     assert status == 200 and [m["role"] for m in page["data"]] == ["user", "assistant", "user", "assistant"]
     assert page["data"][1]["content"][0]["text"] == stream.text
     assert page["data"][1]["status"] == "done" and page["data"][1]["usage"]["output_tokens"] > 0
+    assert accepted["message"]["model"] == page["data"][1]["model"] == "default", page["data"][1]
     stranger = pipeline.headers({"x-user-id": "somebody-else"})
     assert pipeline.request("GET", path, headers=stranger)[0] == 404
     assert pipeline.request("GET", path + "/messages", headers=stranger)[0] == 404

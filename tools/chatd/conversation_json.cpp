@@ -36,7 +36,8 @@ void write_message(base::JsonWriter& w, const store::MessageRow& row) {
     w.field("role", row.role).field("sender", row.sender);
     w.key("content").raw(row.content.empty() ? "[]" : row.content).field("status", row.status);
     text_or_null(w, "stop_reason", row.stop_reason);
-    text_or_null(w, "model", row.model);
+    // The name that it was asked by, as while it was streamed; the row's model is the version.
+    text_or_null(w, "model", row.role == "assistant" ? row.sender : row.model);
     w.key("usage").raw(row.usage.empty() ? "null" : row.usage);
     if (!row.error.empty() && row.error != "null") w.key("error").raw(row.error);
     time_or_null(w, "created_at", row.created_ms);
