@@ -172,6 +172,18 @@ def test_a_conversation_is_durable_ordered_and_private():
     assert status == 200 and listed["data"][0]["id"] == conversation["id"] and listed["data"][0]["message_count"] == 4
 
 
+def test_what_a_conversation_refuses_is_told_in_the_words_of_its_own_body():
+    _, _, conversation = pipeline.request("POST", "/v1/conversations", {})
+    path = "/v1/conversations/" + conversation["id"]
+    for content in ("", "  ", [{"type": "text", "text": ""}]):
+        status, _, answer = pipeline.request("POST", path + "/messages", {"content": content})
+        assert status == 400 and answer["error"]["message"].startswith("content: "), answer
+    for method, where in (("POST", "/v1/conversations"), ("PATCH", path)):
+        status, _, answer = pipeline.request(method, where, {"model": "nobody"})
+        assert status == 404 and answer["error"]["message"] == "model: nobody", answer
+    assert pipeline.request("GET", path)[2]["model"] is None
+
+
 def test_the_same_idempotency_key_gives_the_same_turn_and_another_body_a_conflict():
     _, _, conversation = pipeline.request("POST", "/v1/conversations", {})
     path = f"/v1/conversations/{conversation['id']}/messages"

@@ -30,6 +30,11 @@ std::optional<std::string> system_of(JsonIn& in) {
     return raw;
 }
 
+// While no model has joined, none can be called unknown.
+bool unknown_model(const App& app, const std::string& model) {
+    return !model.empty() && !app.catalog->empty() && !app.catalog->find(model);
+}
+
 void reply_conversation(const ExchangePtr& exchange, int status, const store::ConvRow& row) {
     store::Reader* reader = exchange->app.store->reader();
     if (!reader) return exchange->error(store_away());
@@ -61,8 +66,7 @@ void create(const ExchangePtr& exchange) {
     command.system = system_of(in).value_or("null");
     command.metadata = in.object("metadata").value_or("{}");
     if (in.error()) return exchange->error(*in.error());
-    if (!command.model.empty() && !exchange->app.catalog->empty() &&
-        !exchange->app.catalog->find(command.model))
+    if (unknown_model(exchange->app, command.model))
         return exchange->error(ApiError::unknown_model(command.model));
     change_conversation(exchange, command.json(), 201);
 }
@@ -70,7 +74,7 @@ void create(const ExchangePtr& exchange) {
 void list(const ExchangePtr& exchange) {
     store::Reader* reader = exchange->app.store->reader();
     if (!reader) return exchange->error(store_away());
-    const auto limit = limit_of(*exchange, 20, 100);
+    const auto limit = limit_of(*exchange, 20, 200);
     if (!limit) return exchange->error(limit.error());
     const std::string cursor(exchange->request.query_value("cursor").value_or(""));
     auto page = reader->conversations(exchange->caller.user, *limit, cursor);
@@ -102,6 +106,8 @@ void patch(const ExchangePtr& exchange, const store::Ulid& id) {
     command.archived = in.flag("archived");
     command.pinned = in.flag("pinned");
     if (in.error()) return exchange->error(*in.error());
+    if (command.model && unknown_model(exchange->app, *command.model))
+        return exchange->error(ApiError::unknown_model(*command.model));
     if (std::string_view match = exchange->request.headers.get("if-match");
         !match.empty() && match != "*") {
         if (match.size() >= 2 && match.front() == '"' && match.back() == '"')

@@ -58,7 +58,7 @@ std::string text_blocks(std::string_view text) {
 
 // The paths of the probe's body, in the words of this one.
 ApiError in_our_words(ApiError error) {
-    for (const std::string_view from : {"messages.0.content", "messages.0"}) {
+    for (const std::string_view from : {"messages.0.content", "messages.0", "messages"}) {
         if (error.message.rfind(from, 0) != 0) continue;
         error.message = "content" + error.message.substr(from.size());
         break;
