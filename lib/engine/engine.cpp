@@ -13,9 +13,9 @@ using model::Token;
 
 constexpr double kForget = 0.2;  // weight of the newest iteration in the running means
 // Rows that take longer than thought (the context grew, somebody took a core) are believed at once:
-// an iteration that is too long delays the heartbeat, one that is too short costs little.
-constexpr double kForgetSlower = 0.7;
-constexpr uint32_t kRowsFirst = 64;  // prefill rows before anything was measured
+// an iteration that is too long delays the heartbeat.
+constexpr double kForgetSlower = 0.5;
+constexpr uint32_t kRowsFirst = 64;  // prefill rows before anything was measured, and the least
 
 void mix(double& mean, double value, double weight = kForget) {
     mean = mean == 0 ? value : mean + weight * (value - mean);
@@ -282,8 +282,11 @@ bool Engine::step() {
     const int64_t started_ns = clock_.mono_ns();
     const size_t before = sequences_.size();
     check_times(started_ns);
-    scheduler_.plan(rows_for(options_.prefill_target_ms), rows_for(options_.alone_target_ms),
-                    plan_);
+    // Below kRowsFirst the cost of an iteration as such rules: fewer rows would each seem slower, and
+    // the next chunk would be smaller still.
+    const uint32_t alone_rows =
+        std::max(rows_for(options_.alone_target_ms), std::min(kRowsFirst, options_.rows_max));
+    scheduler_.plan(rows_for(options_.prefill_target_ms), alone_rows, plan_);
     for (size_t i = 0; i < plan_.admitted.size(); ++i)
         if (const Sequence* s = plan_.admitted[i]; s != nullptr)
             sink_.admitted(s->handle, s->prompt_tokens);

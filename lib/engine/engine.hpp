@@ -49,7 +49,7 @@ struct EngineOptions {
     uint32_t reserve_tokens = 32;
     // Prefill rows of an iteration follow from how long a row has taken lately; 0: always rows_max.
     int64_t prefill_target_ms = 40;  // while something decodes: the gap that a reader sees
-    int64_t alone_target_ms = 80;    // while nothing does: how late a cancel is seen, a STATUS said
+    int64_t alone_target_ms = 100;   // while nothing does: how late a cancel is seen, a STATUS said
     int64_t park_ms = 1000;          // held for that long: others may have its slot and blocks
 };
 
