@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 #include <random>
 
@@ -83,7 +84,7 @@ Service::Service(Forward& forward, const model::Artifact& artifact, const Servic
 
 Service::~Service() = default;
 
-base::Result<Job> Service::job_of(const Arrival& arrival, AnswerStart& start) {
+base::Result<Job> Service::job_of(const Arrival& arrival, AnswerStart& start) const {
     const pipe::Envelope& envelope = arrival.envelope;
     if (!envelope.version.empty() && envelope.version != artifact_.hash())
         return base::fail(base::Errc::not_found,
@@ -124,7 +125,6 @@ base::Result<Job> Service::job_of(const Arrival& arrival, AnswerStart& start) {
         job.released = c.released;
         start.continued = true;
         start.block = c.block;
-        counters_.replayed_tokens += c.produced.size();
     }
     return job;
 }
@@ -137,13 +137,16 @@ void Service::ask(const std::string& id, pipe::Envelope envelope, std::string bo
     live.attempt = envelope.attempt;
     live.flow = envelope.flow;
     live.credit = envelope.credit;
+    live.ticket = ++tickets_;
+    const bool large = body.size() >= options_.read_aside_bytes;
     live.arrival = Arrival{std::move(envelope), std::move(body), clock_.mono_ns()};
-    arrivals_.push_back(id);
+    (large ? large_ : arrivals_).push_back(id);
 }
 
 bool Service::step() {
+    const bool aside = read_aside();
     const bool read = read_arrivals();
-    return engine_.step() || read;
+    return engine_.step() || read || aside;
 }
 
 bool Service::read_arrivals() {
@@ -153,24 +156,58 @@ bool Service::read_arrivals() {
         const std::string id = std::move(arrivals_.front());
         arrivals_.pop_front();
         const auto found = live_.find(id);
-        if (found != live_.end() && found->second.arrival) submit(id);
+        if (found == live_.end() || !found->second.arrival) continue;
+        const Arrival arrival = std::move(*found->second.arrival);
+        found->second.arrival.reset();
+        submit(id, read(id, arrival));
     } while (!arrivals_.empty() && clock_.mono_ns() < until_ns);
     return true;
 }
 
-void Service::submit(const std::string& id) {
+bool Service::read_aside() {
+    bool worked = false;
+    if (aside_) {
+        if (aside_->reading.wait_for(std::chrono::seconds(0)) != std::future_status::ready)
+            return false;
+        Reading reading = aside_->reading.get();
+        const auto found = live_.find(aside_->id);
+        if (found != live_.end() && found->second.ticket == aside_->ticket)
+            submit(aside_->id, std::move(reading));
+        aside_.reset();
+        worked = true;
+    }
+    while (!large_.empty() && !aside_) {
+        const std::string id = std::move(large_.front());
+        large_.pop_front();
+        const auto found = live_.find(id);
+        if (found == live_.end() || !found->second.arrival) continue;
+        auto arrival = std::make_shared<const Arrival>(std::move(*found->second.arrival));
+        found->second.arrival.reset();
+        aside_ = Aside{id, found->second.ticket,
+                       std::async(std::launch::async, [this, id, arrival = std::move(arrival)] {
+                           return read(id, *arrival);
+                       })};
+        worked = true;
+    }
+    return worked;
+}
+
+Service::Reading Service::read(const std::string& id, const Arrival& arrival) const {
+    Reading out{Job{}, {}};
+    out.start.message_id = message_id_of(id, arrival.envelope);
+    out.job = job_of(arrival, out.start);
+    return out;
+}
+
+void Service::submit(const std::string& id, Reading reading) {
     Live& live = live_.at(id);
-    const Arrival arrival = std::move(*live.arrival);
-    live.arrival.reset();
-    AnswerStart start;
-    start.message_id = message_id_of(id, arrival.envelope);
-    auto job = job_of(arrival, start);
-    if (!job) return refuse(id, job.error());
-    job->credit = live.credit;
-    auto handle = engine_.submit(std::move(*job));
+    if (!reading.job) return refuse(id, reading.job.error());
+    counters_.replayed_tokens += reading.job->produced.size();
+    reading.job->credit = live.credit;
+    auto handle = engine_.submit(std::move(*reading.job));
     if (!handle) return refuse(id, handle.error());
     live.handle = *handle;
-    live.answer = std::make_unique<Answer>(std::move(start));
+    live.answer = std::make_unique<Answer>(std::move(reading.start));
     ids_[*handle] = id;
 }
 
@@ -335,7 +372,8 @@ pipe::StatusMeta Service::status() {
     const EngineStats stats = engine_.stats();
     pipe::StatusMeta meta;
     meta.running = stats.running;
-    meta.waiting = stats.waiting + static_cast<uint32_t>(arrivals_.size());
+    meta.waiting =
+        stats.waiting + static_cast<uint32_t>(arrivals_.size() + large_.size() + (aside_ ? 1 : 0));
     meta.slots = stats.slots_max;
     meta.kv_free = stats.kv_blocks_free;
     meta.kv_total = stats.kv_blocks;

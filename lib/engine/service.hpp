@@ -3,7 +3,8 @@
 // It reads the body, renders and tokenises the prompt, submits it to the engine, and turns what comes
 // out into events. Where they go is the outlet's business (a socket, a pipe). Bodies are read inside
 // step(), so long per iteration as read_budget_ms says: a flood of requests delays neither those that
-// run nor the heartbeat.
+// run nor the heartbeat. A body of read_aside_bytes and more takes seconds to tokenise: a thread of
+// its own reads such bodies, one after the other.
 //
 // Promise  every ask() is followed by its events and exactly one end() on the outlet, message_stop
 //          before it where the answer was whole. After cancel() come no more events.
@@ -12,11 +13,12 @@
 // Errors   by END: invalid_request_error (body, sampling, prompt too long: the exact text),
 //          not_found_error (another version was meant), overloaded_error/queue_full, timeout_error/
 //          deadline, api_error.
-// Threads  one.
+// Threads  one calls; bodies that are large are read in another.
 #pragma once
 
 #include <cstdint>
 #include <deque>
+#include <future>
 #include <memory>
 #include <optional>
 #include <string>
@@ -43,6 +45,7 @@ struct ServiceOptions {
     EngineOptions engine;
     uint32_t stop_bytes_max = 16 * 1024;  // of all stop sequences of a request
     int64_t read_budget_ms = 10;          // one body is read even if it takes longer
+    size_t read_aside_bytes = 64 * 1024;  // bodies of this size and more are read in a thread
 };
 
 struct ServiceCounters {
@@ -86,6 +89,7 @@ class Service final : private Sink {
         uint32_t attempt = 1;
         std::string flow;
         std::optional<Arrival> arrival;  // until its body is read
+        uint64_t ticket = 0;             // tells an attempt from the one that it replaced
         Handle handle = 0;
         std::unique_ptr<Answer> answer;
         int64_t credit = 0;                // as the engine knows it
@@ -99,9 +103,24 @@ class Service final : private Sink {
     void finished(Handle handle, const Finished& finished) override;
     void failed(Handle handle, const Failed& failed) override;
 
+    // A body that was read: what the engine gets, or why it gets nothing.
+    struct Reading {
+        base::Result<Job> job;
+        AnswerStart start;
+    };
+    // The one body that is being read aside; what it yields may be wanted no more by then.
+    struct Aside {
+        std::string id;
+        uint64_t ticket = 0;
+        std::future<Reading> reading;
+    };
+
     bool read_arrivals();
-    void submit(const std::string& id);
-    base::Result<Job> job_of(const Arrival& arrival, AnswerStart& start);
+    bool read_aside();
+    // Any thread.
+    Reading read(const std::string& id, const Arrival& arrival) const;
+    base::Result<Job> job_of(const Arrival& arrival, AnswerStart& start) const;
+    void submit(const std::string& id, Reading reading);
     void refuse(const std::string& id, const base::Error& error);
     void send(Live& live, std::vector<OutEvent>& events);
     void flush(Live& live);
@@ -117,6 +136,9 @@ class Service final : private Sink {
     std::unordered_map<std::string, Live> live_;
     std::unordered_map<Handle, std::string> ids_;
     std::deque<std::string> arrivals_;  // ids in order; some may be over already
+    std::deque<std::string> large_;     // the same, of bodies that are read aside
+    std::optional<Aside> aside_;
+    uint64_t tickets_ = 0;
     std::vector<OutEvent> events_;
     ServiceCounters counters_;
     int64_t window_started_ns_ = 0;

@@ -1,7 +1,9 @@
 #include "engine/service.hpp"
 
 #include <catch2/catch.hpp>
+#include <chrono>
 #include <map>
+#include <thread>
 
 #include "fake_forward.hpp"
 #include "messages/events.hpp"
@@ -297,6 +299,43 @@ TEST_CASE("a flood of requests is read by and by while those that run go on", "[
         if (i != 3) CHECK(b.desk.cases["req_" + std::to_string(i)].end->ok());
     CHECK(first.end->ok());
     CHECK(b.service->empty());
+}
+
+TEST_CASE(
+    "a body that is large is read aside while others go on, and cancelled or replaced is no more",
+    "[service]") {
+    Bench b;
+    b.options.read_aside_bytes = 100'000;
+    b.open();
+    const std::string large = R"("max_tokens":5,"system":")" + std::string(2 << 20, 'x') + "\"";
+    auto& small = b.ask("req_small", R"("max_tokens":40)");
+    auto& big = b.ask("req_big", large);
+    b.ask("req_cancelled", large);
+    auto& replaced = b.ask("req_replaced", large);
+    b.service->step();
+    CHECK_FALSE(big.end);  // 2 MiB are not tokenised within the iteration
+    CHECK(small.events.size() > 0);
+    CHECK(b.service->status().waiting == 3);
+    b.service->cancel("req_cancelled", "asked");
+    while (!big.end) {
+        b.service->step();
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    CHECK(big.end->status == "invalid_request_error");
+    CHECK(big.end->message.find("prompt is too long") == 0);
+    b.service->step();  // the thread has the first attempt by now
+    b.service->cancel("req_replaced", "peer_gone");
+    CHECK(replaced.end->status == "cancelled");
+    replaced = {};
+    b.ask("req_replaced", R"("max_tokens":3)");
+    for (int i = 0; i < 5000 && !b.service->empty(); ++i) {
+        b.service->step();
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    CHECK(b.service->empty());
+    CHECK(b.desk.cases["req_cancelled"].end->status == "cancelled");
+    CHECK(b.desk.cases["req_cancelled"].events.empty());
+    CHECK(small.end->ok());
 }
 
 TEST_CASE("a request that was replaced before it was read is answered once, by the last",
