@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# What takes too long for tests/run.sh: the sanitizer presets, long fuzzing, and hours of kills.
+#
+#   tests/long.sh                  everything, about two hours
+#   tests/long.sh asan|tsan        one preset over all tests that are not slow
+#   tests/long.sh fuzz [SECONDS]   each fuzzer for SECONDS (600)
+#   tests/long.sh kill [ROUNDS]    the kill and fail-closed tests ROUNDS times (50)
+set -u
+. "$(dirname "${BASH_SOURCE[0]}")/../examples/common.sh"
+tests=$parley_root/tests
+
+sanitize() {
+    # libzmq hides its locking from TSan: under it only the code below the sockets runs.
+    local preset=$1 filter=(-LE slow)
+    [ "$preset" = tsan ] && filter=(-R '^(base|engine|kernels|telemetry|messages|model|safety|http)$')
+    cmake --preset "$preset" -S "$parley_root" >&2 || return 1
+    ninja -C "$parley_root/build-$preset" >&2 || return 1
+    PARLEY_MODEL=$(model_path) ctest --test-dir "$parley_root/build-$preset" "${filter[@]}" --output-on-failure --timeout 1800
+}
+kill_rounds() {
+    local round
+    build_tools
+    for round in $(seq "$1"); do
+        say "round $round of $1"
+        PARLEY_BUILD=$(build_dir) python3 "$tests/pipeline/kill_test.py" || return 1
+        PARLEY_BUILD=$(build_dir) python3 "$tests/pipeline/fail_closed_test.py" || return 1
+    done
+}
+
+need_packages "${parley_packages[@]}" clang libclang-rt-14-dev
+fetch_model
+case ${1:-all} in
+    asan | tsan) sanitize "$1" ;;
+    fuzz) bash "$tests/fuzz/run.sh" "${2:-600}" ;;
+    kill) kill_rounds "${2:-50}" ;;
+    all) sanitize asan && sanitize tsan && bash "$tests/fuzz/run.sh" 600 && kill_rounds 50 ;;
+    --help) sed -n '2,8s/^# \{0,1\}//p' "$0" ;;
+    *) die "unknown part '$1': see --help" 64 ;;
+esac
