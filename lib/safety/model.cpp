@@ -30,6 +30,18 @@ double exp_portable(double x) {
     return std::ldexp(sum, static_cast<int>(k));
 }
 
+// How far repeats count. A sum over sqrt(n) takes n-grams for independent, which repeats are not. In
+// ordinary text over half of them are fresh, and it is scored as the weights were trained.
+double repeats_count(const Sums& sums) {
+    constexpr double kOrdinary = 0.5, kRepeated = 0.25;
+    const double share = static_cast<double>(sums.fresh) / static_cast<double>(sums.count);
+    return std::clamp((share - kRepeated) / (kOrdinary - kRepeated), 0.0, 1.0);
+}
+
+double over_root(int64_t weight, int64_t count) {
+    return count > 0 ? static_cast<double>(weight) / std::sqrt(static_cast<double>(count)) : 0;
+}
+
 base::Result<HeadInfo> read_head(simdjson::dom::element item) {
     HeadInfo info;
     std::string_view text;
@@ -52,6 +64,17 @@ base::Result<HeadInfo> read_head(simdjson::dom::element item) {
 
 }  // namespace
 
+bool Recent::add(uint64_t hash) {
+    if (added_++ == kHalf) {
+        added_ = 1;
+        now_.swap(before_);
+        std::fill(now_.begin(), now_.end(), 0);
+    }
+    const bool fresh = !seen(hash);
+    now_[hash >> (64 - kBits + 6)] |= uint64_t{1} << (hash >> (64 - kBits) & 63);
+    return fresh;
+}
+
 double sigmoid(double x) {
     if (x > 40) return 1;
     if (x < -40) return 0;
@@ -71,8 +94,12 @@ bool head_from_name(std::string_view name, Head& head) {
 
 Sums Sums::operator-(const Sums& earlier) const {
     Sums out;
-    for (size_t h = 0; h < kHeads; ++h) out.weight[h] = weight[h] - earlier.weight[h];
+    for (size_t h = 0; h < kHeads; ++h) {
+        out.weight[h] = weight[h] - earlier.weight[h];
+        out.fresh_weight[h] = fresh_weight[h] - earlier.fresh_weight[h];
+    }
     out.count = count - earlier.count;
+    out.fresh = fresh - earlier.fresh;
     return out;
 }
 
@@ -134,8 +161,22 @@ base::Result<std::shared_ptr<const Model>> Model::builtin() { return parse(built
 double Model::z(Head head, const Sums& sums) const {
     const HeadInfo& info = infos_[static_cast<size_t>(head)];
     if (sums.count <= 0) return info.bias;
-    return info.bias + info.scale * static_cast<double>(sums.weight[static_cast<size_t>(head)]) /
-                           std::sqrt(static_cast<double>(sums.count));
+    const auto h = static_cast<size_t>(head);
+    const double all = over_root(sums.weight[h], sums.count);
+    const double fresh = over_root(sums.fresh_weight[h], sums.fresh);
+    const double share = repeats_count(sums);
+    // Written so that ordinary text gets the very bits of `all`.
+    return info.bias + info.scale * (share == 1 ? all : fresh + (all - fresh) * share);
+}
+
+Sums Model::sums(std::string_view text) const {
+    FeatureStream stream;
+    Recent recent;
+    Sums out;
+    auto sink = [&](uint64_t hash) { add(hash, out, recent.add(hash)); };
+    stream.push(text, sink);
+    stream.finish(sink);
+    return out;
 }
 
 double Model::calibrated(Head head, double z) const {
@@ -151,9 +192,10 @@ HeadValues Model::calibrated(const HeadValues& z) const {
 
 HeadValues Model::score(std::string_view text) const {
     FeatureStream stream;
+    Recent recent;
     Sums sums;
     std::vector<Sums> marks{sums};  // sums after each stride
-    auto sink = [&](uint64_t hash) { add(hash, sums); };
+    auto sink = [&](uint64_t hash) { add(hash, sums, recent.add(hash)); };
     for (size_t at = 0; at < text.size(); at += kStrideBytes) {
         stream.push(text.substr(at, kStrideBytes), sink);
         if (at + kStrideBytes < text.size()) marks.push_back(sums);
@@ -203,7 +245,7 @@ std::vector<std::pair<std::string, double>> Model::explain(Head head, std::strin
     // Contribution of what ends inside a word, over the whole text's norm.
     FeatureStream stream;
     Sums sums;
-    auto sink = [&](uint64_t hash) { add(hash, sums); };
+    auto sink = [&](uint64_t hash) { add(hash, sums, true); };
     std::vector<std::pair<std::string, double>> words;
     size_t at = 0;
     while (at < text.size()) {

@@ -1,7 +1,10 @@
 // Model: a hashed n-gram linear model, several heads over one pass of the text.
 //
 // Score    z(head) = bias + scale * (sum of int8 weights) / sqrt(n), n the count of n-grams; sums are
-//          integers, so a stream, a window and a whole text add up to exactly the same. calibrated()
+//          integers, so a stream, a window and a whole text add up to exactly the same. Where most
+//          n-grams are repeats of recent ones (Recent), repeats do not count: what is said a hundred
+//          times is no stronger evidence than said once, and does not bury what stands beside it.
+//          calibrated()
 //          maps z to 0..1, higher is less safe; 0.5 lies where the stated share of ordinary benign
 //          text from sources unseen in training lies above (Calibration).
 // Windows  score() of a long text is the highest z over overlapping windows and the whole.
@@ -48,7 +51,31 @@ struct HeadInfo {
 struct Sums {
     std::array<int64_t, kHeads> weight{};
     int64_t count = 0;
+    // The same of those n-grams that were not seen shortly before.
+    std::array<int64_t, kHeads> fresh_weight{};
+    int64_t fresh = 0;
     Sums operator-(const Sums& earlier) const;
+};
+
+// The n-grams of the last thousand bytes or so of one stream, by their buckets: two that share one
+// count as the same, so at worst a little is held for a repeat.
+class Recent {
+  public:
+    // Was it not seen shortly before? seen() only looks.
+    bool add(uint64_t hash);
+    bool seen(uint64_t hash) const {
+        const size_t word = hash >> (64 - kBits + 6);
+        const uint64_t bit = uint64_t{1} << (hash >> (64 - kBits) & 63);
+        return ((now_[word] | before_[word]) & bit) != 0;
+    }
+
+  private:
+    static constexpr uint32_t kBits = 18;
+    static constexpr uint32_t kHalf = 2048;  // n-grams, about 450 bytes; the memory is one to two
+
+    std::vector<uint64_t> now_ = std::vector<uint64_t>(size_t{1} << (kBits - 6));
+    std::vector<uint64_t> before_ = now_;
+    uint32_t added_ = 0;
 };
 
 class Model {
@@ -63,11 +90,16 @@ class Model {
     static base::Result<std::shared_ptr<const Model>> builtin();
     static std::string_view builtin_bytes();
 
-    void add(uint64_t hash, Sums& sums) const {
+    void add(uint64_t hash, Sums& sums, bool fresh) const {
         const int8_t* w = &weights_[(hash >> (64 - kMainBits)) * kStrideHeads];
         for (size_t h = 0; h < kHeads; ++h) sums.weight[h] += w[h];
         ++sums.count;
+        if (!fresh) return;
+        for (size_t h = 0; h < kHeads; ++h) sums.fresh_weight[h] += w[h];
+        ++sums.fresh;
     }
+    // The sums of one whole text.
+    Sums sums(std::string_view text) const;
     double z(Head head, const Sums& sums) const;
     double calibrated(Head head, double z) const;
     // Highest z per head over windows and the whole.

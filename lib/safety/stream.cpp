@@ -35,10 +35,7 @@ OutputJudge::OutputJudge(std::shared_ptr<const Policy> policy, std::string_view 
     : policy_(std::move(policy)), cpu_(cpu_ns), clock_(&clock), marks_(1) {
     if (question.size() > kQuestionBytes)
         question = question.substr(whole_character(question, question.size() - kQuestionBytes));
-    FeatureStream stream;
-    auto sink = [&](uint64_t hash) { policy_->model().add(hash, question_); };
-    stream.push(question, sink);
-    stream.finish(sink);
+    question_ = policy_->model().sums(question);
     if (released.empty()) return;
     if (auto added = append(released); !added) {
         failed_ = true;
@@ -67,7 +64,7 @@ base::Result<void> OutputJudge::append(std::string_view text) {
     fold_append(text, static_cast<uint32_t>(text_.size()), folded_);
     text_ += text;
     const Model& model = policy_->model();
-    auto sink = [&](uint64_t hash) { model.add(hash, sums_); };
+    auto sink = [&](uint64_t hash) { model.add(hash, sums_, recent_.add(hash)); };
     // Strides end where Model::score() has them.
     while (scored_bytes_ < text_.size()) {
         const size_t room = Model::kStrideBytes - scored_bytes_ % Model::kStrideBytes;
@@ -149,7 +146,7 @@ void OutputJudge::judge_now(bool at_end) {
     // The last word counts only once it is finished; finish a copy, so that the stream goes on.
     Sums now = sums_;
     FeatureStream copy = features_;
-    copy.finish([&](uint64_t hash) { model.add(hash, now); });
+    copy.finish([&](uint64_t hash) { model.add(hash, now, !recent_.seen(hash)); });
     const Sums window = now - marks_[marks_.size() < 2 ? 0 : marks_.size() - 2];
     std::string_view end(text_);
     if (end.size() > kCanonBytes) end = end.substr(whole_character(end, end.size() - kCanonBytes));
@@ -159,21 +156,19 @@ void OutputJudge::judge_now(bool at_end) {
     bool over = false;
     Action action = Action::allow;
     Sums joined = now;
-    for (size_t h = 0; h < kHeads; ++h) joined.weight[h] += question_.weight[h];
+    for (size_t h = 0; h < kHeads; ++h) {
+        joined.weight[h] += question_.weight[h];
+        joined.fresh_weight[h] += question_.fresh_weight[h];
+    }
     joined.count += question_.count;
+    joined.fresh += question_.fresh;
     for (size_t h = 0; h < kHeads; ++h) {
         const auto head = static_cast<Head>(h);
         if (!policy_->uses(Voice::output, head)) continue;
         double z = std::max(model.z(head, now), model.z(head, window));
         if (views)
-            for (size_t v = 1; v < views->size(); ++v) {
-                Sums other;
-                FeatureStream stream;
-                auto sink = [&](uint64_t hash) { model.add(hash, other); };
-                stream.push((*views)[v].text, sink);
-                stream.finish(sink);
-                z = std::max(z, model.z(head, other));
-            }
+            for (size_t v = 1; v < views->size(); ++v)
+                z = std::max(z, model.z(head, model.sums((*views)[v].text)));
         heads[h] = model.calibrated(head, z);
         score = std::max(score, heads[h]);
         smoothed_heads_[h] = judgements_ == 1 ? heads[h] : (smoothed_heads_[h] + heads[h]) / 2;

@@ -84,6 +84,7 @@ class OutputJudge {
     uint64_t word_tokens_ = 0;  // tokens of the items up to there
 
     FeatureStream features_;
+    Recent recent_;
     Sums sums_, question_;
     std::vector<Sums> marks_;  // sums after each stride
     size_t scored_bytes_ = 0;
