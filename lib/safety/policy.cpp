@@ -96,7 +96,12 @@ struct PolicyReader {
 
     void read_thresholds(const toml::table& root) {
         const toml::table* all = table(root, "", "thresholds");
-        if (!all) return stop("no [thresholds]");
+        if (!all) {
+            if (!ok()) return;
+            if (!root.contains("rule")) return stop("neither [thresholds] nor [[rule]]");
+            // Rules alone add to the shipped thresholds: silence about them is no leave to drop them.
+            return read_thresholds(toml::parse(builtin_policy_text()));
+        }
         for (const auto& [voice_key, voice_node] : *all) {
             const auto found = std::find(kVoiceNames.begin(), kVoiceNames.end(), voice_key.str());
             if (found == kVoiceNames.end())
@@ -235,7 +240,12 @@ struct PolicyReader {
         known(root, "",
               {"version", "weights", "thresholds", "hold", "budget", "limits", "messages",
                "history", "rule"});
-        text(root, "", "version", version);
+        if (const toml::node* node = root.get("version"); node && node->is_integer())
+            version = std::to_string(node->value_or(int64_t{0}));
+        else if (node)
+            text(root, "", "version", version);
+        else if (root.contains("rule") || root.contains("thresholds"))
+            version = "unversioned";
         if (ok() &&
             (version.empty() || version.size() > 64 ||
              version.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"

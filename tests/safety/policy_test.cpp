@@ -42,6 +42,26 @@ TEST_CASE("any changed byte changes the policy's name", "[policy]") {
     CHECK((*one)->name() != (*two)->name());
 }
 
+TEST_CASE("a policy of rules alone keeps the shipped thresholds, and an empty one is refused",
+          "[policy]") {
+    auto rules = Policy::parse("[[rule]]\nid = \"r\"\npattern = 'xyzzy'\naction = \"block\"\n");
+    auto shipped = Policy::builtin();
+    REQUIRE(rules);
+    REQUIRE(shipped);
+    CHECK((*rules)->name().rfind("unversioned@", 0) == 0);
+    REQUIRE((*rules)->rules().size() == 1);
+    for (const Voice voice : {Voice::user, Voice::output})
+        for (const Head head : {Head::unsafe, Head::jailbreak, Head::output}) {
+            CHECK((*rules)->threshold(voice, head).block ==
+                  (*shipped)->threshold(voice, head).block);
+            CHECK((*rules)->threshold(voice, head).flag == (*shipped)->threshold(voice, head).flag);
+        }
+    CHECK_THAT(refusal(""), Catch::Contains("version"));
+    auto numbered = Policy::parse("version = 7\n[thresholds.user]\nunsafe = { block = 0.6 }\n");
+    REQUIRE(numbered);
+    CHECK((*numbered)->name().rfind("7@", 0) == 0);
+}
+
 TEST_CASE("a policy with anything wrong is refused whole, and says what", "[policy]") {
     CHECK_THAT(refusal("version = "), Catch::Contains("line 1"));
     CHECK_THAT(refusal(kLeast + "colour = 1\n"), Catch::Contains("colour"));
