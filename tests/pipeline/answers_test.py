@@ -121,6 +121,17 @@ def test_a_client_that_leaves_frees_its_worker():
     raise AssertionError(f"{running} requests still run")
 
 
+def test_what_only_rises_is_a_counter_in_every_tool():
+    import urllib.request
+    for tool, address in pipeline.info["metrics"].items():
+        with urllib.request.urlopen(f"http://{address}/metrics") as page:
+            kinds = dict(line.split()[2:4] for line in page.read().decode().splitlines() if line.startswith("# TYPE"))
+        for name, kind in kinds.items():
+            assert (kind == "counter") == name.endswith("_total"), (tool, name, kind)
+        for word in ("asked", "refused", "expired", "lost") if tool == "router" else ():
+            assert kinds[f"router_requests_{word}_total"] == "counter", kinds
+
+
 def test_curl_gets_the_same_stream():
     out = subprocess.run(["curl", "-sS", "-N", pipeline.info["url"] + "/v1/messages", "-H", "x-api-key: " + pipeline.key, "-H", "anthropic-version: 2023-06-01",
                           "-d", json.dumps(pipeline.body(QUESTION, stream=True))], capture_output=True, text=True, timeout=60)

@@ -36,28 +36,31 @@ base::Result<pipe::CurveOptions> curve(const Options& o) {
 }
 
 // Numbers for /metrics, set from the loop some times a second.
-struct Gauges {
+struct Metrics {
     telemetry::Registry registry;
     telemetry::Gauge& waiting =
         registry.gauge("router_requests_waiting", "requests that wait for a worker");
     telemetry::Gauge& running =
         registry.gauge("router_requests_running", "requests that a worker answers");
     telemetry::Gauge& workers = registry.gauge("router_workers", "workers that are connected");
-    telemetry::Gauge& asked = registry.gauge("router_requests_asked", "requests taken since start");
-    telemetry::Gauge& refused =
-        registry.gauge("router_requests_refused", "requests refused since start");
-    telemetry::Gauge& expired =
-        registry.gauge("router_requests_expired", "requests that waited past their deadline");
-    telemetry::Gauge& lost =
-        registry.gauge("router_requests_lost", "requests whose worker went away");
+    telemetry::Counter& asked = registry.counter("router_requests_asked_total", "requests taken");
+    telemetry::Counter& refused =
+        registry.counter("router_requests_refused_total", "requests refused");
+    telemetry::Counter& expired = registry.counter("router_requests_expired_total",
+                                                   "requests that waited past their deadline");
+    telemetry::Counter& lost =
+        registry.counter("router_requests_lost_total", "requests whose worker went away");
     void set(const dispatch::Router& router) {
         waiting.set(static_cast<double>(router.waiting()));
         running.set(static_cast<double>(router.running()));
         workers.set(static_cast<double>(router.workers().all().size()));
-        asked.set(static_cast<double>(router.counters().asked));
-        refused.set(static_cast<double>(router.counters().refused));
-        expired.set(static_cast<double>(router.counters().expired));
-        lost.set(static_cast<double>(router.counters().lost));
+        raise(asked, router.counters().asked);
+        raise(refused, router.counters().refused);
+        raise(expired, router.counters().expired);
+        raise(lost, router.counters().lost);
+    }
+    static void raise(telemetry::Counter& counter, uint64_t to) {
+        counter.add(to - counter.value());
     }
 };
 
@@ -70,8 +73,8 @@ int serve(Options o, int argc, const char* const* argv) {
     if (auto made = base::make_dirs(places.run()); !made)
         return base::report("router", made.error());
 
-    Gauges gauges;
-    auto metrics = telemetry::MetricsServer::start({o.daemon.metrics}, gauges.registry);
+    Metrics numbers;
+    auto metrics = telemetry::MetricsServer::start({o.daemon.metrics}, numbers.registry);
     if (!metrics) return base::report("router", metrics.error());
     auto registrar = Registrar::open(places);
     if (!registrar) return base::report("router", registrar.error());
@@ -116,7 +119,7 @@ int serve(Options o, int argc, const char* const* argv) {
     });
     loop.every(250, [&] {
         (*registrar)->refresh();
-        gauges.set(router);
+        numbers.set(router);
     });
     loop.watch(signals.fd(), [&] {
         while (const auto number = signals.next()) {
