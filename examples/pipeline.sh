@@ -6,6 +6,8 @@
 #   PARLEY_PORT     port of the API       (default 0: a free one below the ephemeral range)
 #   PARLEY_MODEL    path of a GGUF file   (default: the small model, fetched where it is missing)
 #   PARLEY_WORKERS  how many workers      (default 1)
+#   PARLEY_SIMULATE options of simulated workers instead of a model, such as --simulate-speed=10
+#                   (see infer-worker(8), SIMULATION)
 #   PARLEY_BUILD    build folder          (default build)
 #   PARLEY_POLICY   safety policy file    (default examples/policy.toml)
 #
@@ -18,9 +20,13 @@ workers=${PARLEY_WORKERS:-1}
 case $workers in '' | *[!0-9]* | 0) die "PARLEY_WORKERS is a number from 1 on, not '$workers'" 64 ;; esac
 
 build_tools
-fetch_model
 bin=$(build_dir)/bin
-model=$(model_path)
+if [ -n "${PARLEY_SIMULATE:-}" ]; then
+    read -ra engine <<<"--simulate $PARLEY_SIMULATE"
+else
+    fetch_model
+    engine=(--model "$(model_path)")
+fi
 export PARLEY_POLICY=${PARLEY_POLICY:-$parley_root/examples/policy.toml}
 [ -r "$PARLEY_POLICY" ] || die "PARLEY_POLICY: cannot read '$PARLEY_POLICY'" 66
 
@@ -136,7 +142,7 @@ start convstore "$bin/convstore" serve
 start router "$bin/router" serve
 start safety-filter "$bin/safety-filter" serve
 for ((i = 0; i < workers; i++)); do
-    start "infer-worker-$i" "$bin/infer-worker" serve --model "$model" --name "infer-worker-$i"
+    start "infer-worker-$i" "$bin/infer-worker" serve "${engine[@]}" --name "infer-worker-$i"
 done
 start chatd "$bin/chatd" serve --bind "127.0.0.1:$api_port"
 

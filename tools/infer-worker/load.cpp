@@ -6,27 +6,55 @@
 #include <future>
 
 #include "base/clock.hpp"
+#include "base/log.hpp"
+#include "simulated/vocabulary.hpp"
 
 namespace parley::infer_worker {
 
 namespace {
 
+// One request must be able to use the whole window that is promised: no more than the KV holds.
+uint32_t window(const Options& o, uint64_t own) {
+    uint64_t context =
+        std::min(own, static_cast<uint64_t>(o.forward.kv_blocks) * engine::kBlockTokens);
+    if (o.forward.context_tokens > 0)
+        context = std::min<uint64_t>(context, o.forward.context_tokens);
+    return static_cast<uint32_t>(context);
+}
+
+base::Result<Loaded> simulate(Options& o) {
+    engine::EngineOptions& engine = o.service.engine;
+    o.simulated.context_tokens = o.forward.context_tokens =
+        window(o, o.forward.context_tokens > 0 ? INT32_MAX : o.simulated.context_tokens);
+    o.simulated.kv_blocks = o.forward.kv_blocks;
+    o.forward.rows_max = std::max(o.forward.rows_max, engine.slots_max);
+    engine.context_tokens = o.forward.context_tokens;
+    engine.rows_max = o.forward.rows_max;
+    auto artifact =
+        simulated::make_artifact(o.simulated.context_tokens, o.simulated.answer_tokens_mean);
+    if (!artifact) return base::fail(artifact.error());
+    auto forward = simulated::Forward::create(o.simulated, artifact->tokenizer());
+    if (!forward) return base::fail(forward.error());
+    base::log(base::Level::warn, "worker.simulated",
+              {{"answers", "synthetic"}, {"speed", o.simulated.cost.speed}});
+    Loaded loaded;
+    loaded.artifact = std::make_unique<model::Artifact>(std::move(*artifact));
+    loaded.forward = std::move(*forward);
+    return loaded;
+}
+
 base::Result<Loaded> load_here(Options& o) {
     const int64_t started_ms = base::system_clock().mono_ms();
+    if (o.simulate) return simulate(o);
     if (o.model.empty())
         return base::fail(base::Errc::usage,
                           "no model: name a GGUF file with --model or PARLEY_MODEL");
     auto file = model::Gguf::open(o.model);
     if (!file) return base::fail(file.error());
 
-    // One request must be able to use the whole window that is promised.
-    uint64_t context = static_cast<uint64_t>(o.forward.kv_blocks) * engine::kBlockTokens;
     const std::string architecture(file->string("general.architecture").value_or(""));
-    if (const auto own = file->uint(architecture + ".context_length"))
-        context = std::min(context, *own);
-    if (o.forward.context_tokens > 0)
-        context = std::min<uint64_t>(context, o.forward.context_tokens);
-    o.forward.context_tokens = static_cast<uint32_t>(context);
+    o.forward.context_tokens =
+        window(o, file->uint(architecture + ".context_length").value_or(UINT32_MAX));
     o.service.engine.context_tokens = o.forward.context_tokens;
     o.service.engine.rows_max = o.forward.rows_max;
 

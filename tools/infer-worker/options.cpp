@@ -24,7 +24,29 @@ void declare_compute(base::Verb& verb, Options& o) {
 void declare_engine(base::Verb& verb, Options& o) {
     declare_compute(verb, o);
     verb.option("--slots-max", o.service.engine.slots_max, "requests that are computed together")
-        .range(1, 1024);
+        .range(1, 8192);
+}
+
+void declare_simulation(base::Verb& verb, Options& o) {
+    simulated::Cost& cost = o.simulated.cost;
+    verb.flag("--simulate", o.simulate,
+              "no model: synthetic answers, at the pace of a cost model (named 'simulated')");
+    verb.option("--simulate-tokens", o.simulated.answer_tokens_mean,
+                "mean tokens of a simulated answer that ends by itself; 0: max_tokens ends it")
+        .range(0, 1'000'000);
+    verb.option("--simulate-speed", cost.speed, "how many times as fast as the simulated costs")
+        .range(0.001, 1e6);
+    verb.option("--simulate-step-us", cost.step_us, "simulated cost of an iteration, microseconds")
+        .range(0, 1e9);
+    verb.option("--simulate-row-us", cost.row_us,
+                "more for each request that decodes in it, microseconds")
+        .range(0, 1e9);
+    verb.option("--simulate-context-us", cost.context_us,
+                "more for each 1,000 tokens before a decoded one, microseconds")
+        .range(0, 1e9);
+    verb.option("--simulate-prefill-us", cost.prefill_us,
+                "more for each token of a prompt, microseconds")
+        .range(0, 1e9);
 }
 
 }  // namespace
@@ -37,6 +59,7 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     auto serve = cli.verb("serve", "join a router, or bind an own front, and answer");
     o.daemon.declare(serve);
     declare_engine(serve, o);
+    declare_simulation(serve, o);
     serve.option("--name", o.name, "name in HELLO, logs and status");
     serve.option("--model-name", o.model_name,
                  "what clients call the model (default: the file's name without quantisation)");
@@ -59,6 +82,7 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
 
     auto run = cli.verb("run", "filter: requests on standard input to answers on standard output");
     declare_engine(run, o);
+    declare_simulation(run, o);
     run.option("--input", o.input, "file of requests, one a line; - is standard input");
     run.flag("--text", o.text, "print the answers' text only");
     run.option("--seed", o.seed, "sampler's seed of requests that name none; -1: drawn for each");

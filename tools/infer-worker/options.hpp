@@ -9,6 +9,7 @@
 #include "base/daemon.hpp"
 #include "engine/forward.hpp"
 #include "engine/service.hpp"
+#include "simulated/forward.hpp"
 
 namespace parley::infer_worker {
 
@@ -21,6 +22,10 @@ struct Options {
     engine::ForwardOptions forward;
     engine::ServiceOptions service;
     bool json = false;
+
+    // serve and run: no model, see lib/simulated
+    bool simulate = false;
+    simulated::ForwardOptions simulated;
 
     // serve
     base::DaemonOptions daemon;

@@ -9,6 +9,7 @@
 #include "model/served_name.hpp"
 #include "pipe/answerer.hpp"
 #include "pipe/loop.hpp"
+#include "simulated/vocabulary.hpp"
 #include "telemetry/metrics_server.hpp"
 
 namespace parley::infer_worker {
@@ -110,6 +111,11 @@ class Front final : public pipe::AnswererHandler, public engine::Outlet {
     bool answered_ = false;
 };
 
+std::string name_of(const Options& o) {
+    if (!o.model_name.empty()) return o.model_name;
+    return o.simulate ? std::string(simulated::kName) : model::served_name(o.model);
+}
+
 pipe::AnswererOptions answerer_options(const Options& o, const model::Artifact& artifact,
                                        const pipe::CurveOptions& keys) {
     pipe::AnswererOptions out;
@@ -122,8 +128,7 @@ pipe::AnswererOptions answerer_options(const Options& o, const model::Artifact& 
     out.link.hello.zone = o.zone;
     out.link.hello.slots = o.service.engine.slots_max;
     out.link.hello.queue = o.service.engine.queue_max;
-    out.link.hello.models = {{artifact.hash(),
-                              o.model_name.empty() ? model::served_name(o.model) : o.model_name,
+    out.link.hello.models = {{artifact.hash(), name_of(o),
                               artifact.architecture(), artifact.limits().context_tokens,
                               artifact.limits().output_tokens_max}};
     out.requests_max = o.service.engine.slots_max + o.service.engine.queue_max;
@@ -140,7 +145,15 @@ int serve(Options o, int argc, const char* const* argv) {
     if (o.bind.empty() && o.router.empty())
         if (auto made = base::make_dirs(o.daemon.places().run()); !made)
             return base::report("infer-worker", made.error());
+    // Nobody may take it for a model by its name.
+    if (o.simulate && name_of(o).compare(0, simulated::kName.size(), simulated::kName) != 0)
+        return base::report("infer-worker",
+                            {base::Errc::usage, "--model-name with --simulate: '" + o.model_name +
+                                                    "' does not begin with 'simulated'"});
     Metrics metrics;
+    if (o.simulate)
+        metrics.registry.gauge("infer_worker_simulated", "1: answers and times are simulated")
+            .set(1);
     auto server = telemetry::MetricsServer::start({o.daemon.metrics}, metrics.registry);
     if (!server) return base::report("infer-worker", server.error());
 
