@@ -15,7 +15,7 @@ namespace parley::simulated {
 struct Cost {
     double step_us = 1700;     // any iteration
     double row_us = 490;       // more, for each sequence that decodes
-    double context_us = 1000;  // more, for each 1,000 tokens before a decoding row
+    double context_us = 1400;  // more, for each 1,000 tokens before a decoding row
     double prefill_us = 260;   // more, for each token of a prompt
     double speed = 1;          // above 0: how many times as fast as all that
 
