@@ -27,7 +27,8 @@ base::Result<Loaded> simulate(Options& o) {
     o.simulated.context_tokens = o.forward.context_tokens =
         window(o, o.forward.context_tokens > 0 ? INT32_MAX : o.simulated.context_tokens);
     o.simulated.kv_blocks = o.forward.kv_blocks;
-    o.forward.rows_max = std::max(o.forward.rows_max, engine.slots_max);
+    // Where every slot decodes there must be rows left for prompts.
+    o.forward.rows_max = std::max(o.forward.rows_max, 2 * engine.slots_max);
     // All slots may be asked for at once, and each request waits for an iteration before it has one.
     engine.queue_max = std::max(engine.queue_max, engine.slots_max);
     engine.context_tokens = o.forward.context_tokens;
