@@ -8,11 +8,14 @@
 // Threads  values.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 namespace parley::simulated {
 
 struct Cost {
+    static constexpr double kIterationNsMax = 3.6e12;  // an hour, whatever was asked for
+
     double step_us = 1700;     // any iteration
     double row_us = 490;       // more, for each sequence that decodes
     double context_us = 1400;  // more, for each 1,000 tokens before a decoding row
@@ -24,7 +27,7 @@ struct Cost {
         const double us = step_us + row_us * static_cast<double>(decode_rows) +
                           context_us * static_cast<double>(context_tokens) / 1000 +
                           prefill_us * static_cast<double>(prefill_rows);
-        return static_cast<int64_t>(us * 1000 / speed);
+        return static_cast<int64_t>(std::min(us * 1000 / speed, kIterationNsMax));
     }
 };
 

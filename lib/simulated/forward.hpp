@@ -14,7 +14,6 @@
 // Errors   create(): Errc::invalid for a cost that is negative or no number; Errc::again (memory).
 #pragma once
 
-#include <array>
 #include <functional>
 #include <memory>
 #include <vector>

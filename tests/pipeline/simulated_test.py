@@ -39,6 +39,9 @@ def test_run_without_a_model():
     assert again.stdout == first.stdout, "the speed changes no text"
     other = worker("run", "--simulate", "--simulate-speed", "1000", "--text", "--seed", "8", stdin=ask("Hello"))
     assert other.stdout != first.stdout
+    lines = worker("run", "--simulate", "--simulate-speed", "1000", "--seed", "7", stdin=ask("Hello")).stdout.splitlines()
+    end = json.loads(lines[-1])
+    assert end["verb"] == "END" and bytes.fromhex(end["meta"]["model"]).startswith(b"simulated"), end
 
 
 def test_run_is_paced():

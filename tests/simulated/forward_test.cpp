@@ -289,6 +289,9 @@ TEST_CASE("context costs by its length, and speed divides all", "[simulated]") {
     CHECK(cost.iteration_ns(2, 4000, 100) == 1'000'000 + 200'000 + 2'000'000 + 1'000'000);
     cost.speed = 10;
     CHECK(cost.iteration_ns(2, 4000, 100) == 420'000);
+    cost.row_us = 1e9;
+    cost.speed = 0.001;
+    CHECK(cost.iteration_ns(8192, 1ull << 40, 100) == 3'600'000'000'000);  // bounded
 }
 
 TEST_CASE("a sleep that is late is made up for by the next", "[simulated]") {
