@@ -17,15 +17,27 @@
 //             amax < kAmaxMin: d = 0 and every q = 0. Otherwise d = amax / 127, i = 127 / amax,
 //             q = round-to-even(x · i) held to −127 … 127 (a NaN gives −127). s = d · float(Σq).
 //
-// Matmul, weights in blocks of 32 (Q4_0, Q4_1, Q8_0)
+// Matmul, weights in blocks of 32 (Q4_0, Q4_1, Q5_0, Q5_1, Q8_0)
 //             acc = +0; for each block in ascending order, with dot = Σ q_w·q_x exact in int32:
 //               acc = fma(float(dot), d_w · d_x, acc)
-//               acc = fma(m_w, s_x, acc)              only for types with a minimum (Q4_1)
-//             q_w is the signed value (Q4_0: nibble − 8; Q4_1: nibble; Q8_0: the byte).
+//               acc = fma(m_w, s_x, acc)              only for types with a minimum (Q4_1, Q5_1)
+//             q_w is the signed value (Q4_0: nibble − 8; Q5_0: five bits − 16; Q4_1, Q5_1: the bits;
+//             Q8_0: the byte).
+// Matmul, weights in super-blocks of 256 (Q4_K, Q5_K): their eight sub-blocks of 32 are eight blocks as
+//             above, with a minimum, where
+//               d_w = d · float(sc), m_w = −(dmin · float(mn))
+//             Both are exact (11 bits by 6) while d and dmin are finite, so it does not matter that they
+//             are computed anew for every use. Nothing is summed over a super-block: a sub-block's sum
+//             may be added by whoever has it, and a row of 256 is a row of eight blocks to every loop.
+// Matmul, Q6_K: a scale per 16 weights, activations still per 32. For each 32 columns in ascending order,
+//             with dot_0 over the first 16 and dot_1 over the others, exact in int32, q_w = six bits − 32:
+//               acc = fma(float(dot_0), d_0 · d_x, acc)
+//               acc = fma(float(dot_1), d_1 · d_x, acc)           d_i = d · float(sc_i), exact
 // Matmul, weights as floats (F32, F16, BF16), widened exactly; activations are not quantised:
 //             acc = +0; for k ascending: acc = fma(w[k], x[k], acc)
 // Residual    y = y + acc, when the product is added to what is there.
-// Embedding   Q4_0, Q8_0: d · float(q). Q4_1: fma(float(q), d, m). Floats: widened.
+// Embedding   Q4_0, Q5_0, Q8_0, Q6_K: d_w · float(q). Q4_1, Q5_1, Q4_K, Q5_K: fma(float(q), d_w, m_w).
+//             Floats: widened.
 //
 // RMSNorm     sum of squares by lanes, lane = fma(x, x, lane); r = 1 / sqrt(sum / n + eps);
 //             y = (x · r) · w.
@@ -59,6 +71,7 @@ namespace parley::kernels {
 
 inline constexpr uint32_t kLanes = 16;
 inline constexpr uint32_t kBlock = 32;     // activations that share a scale
+inline constexpr uint32_t kSuper = 256;    // weights in a super-block of the K types
 inline constexpr uint32_t kGroup = 16;     // outputs (rows of a weight matrix) computed together
 inline constexpr uint32_t kTileRows = 16;  // activation rows computed together
 inline constexpr uint32_t kPage = 16;      // positions in a KV page
@@ -85,8 +98,9 @@ struct alignas(64) Q8Block {
     float d[kTileRows];
     float s[kTileRows];
     int32_t n128[kTileRows];  // −128 · Σq: where weights are stored with an offset, dot starts here
+    int32_t n32_first[kTileRows];  // −32 · Σq of the first 16 columns: the same for Q6_K's halves
 };
-static_assert(sizeof(Q8Block) == 704);
+static_assert(sizeof(Q8Block) == 768);
 
 // A tile of activations that are not quantised is float[columns][kTileRows].
 

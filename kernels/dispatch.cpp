@@ -23,13 +23,16 @@ bool has_avx512vnni() {
 
 // A path's table with the storage of its types.
 struct CpuTable {
-    std::array<TypeOps, 6> types;
+    std::array<TypeOps, 11> types;
     Kernels kernels;
 
     CpuTable(const char* name, const cpu::Operations& ops)
         : types{with(Type::q4_1, ops.matmul_q4_1), with(Type::q4_0, ops.matmul_q4_0),
-                with(Type::q8_0, ops.matmul_q8_0), with(Type::f32, ops.matmul_f32),
-                with(Type::f16, ops.matmul_f16),   with(Type::bf16, ops.matmul_bf16)},
+                with(Type::q8_0, ops.matmul_q8_0), with(Type::q5_0, ops.matmul_q5_0),
+                with(Type::q5_1, ops.matmul_q5_1), with(Type::q4_k, ops.matmul_q4_k),
+                with(Type::q5_k, ops.matmul_q5_k), with(Type::q6_k, ops.matmul_q6_k),
+                with(Type::f32, ops.matmul_f32),   with(Type::f16, ops.matmul_f16),
+                with(Type::bf16, ops.matmul_bf16)},
           kernels{.name = name,
                   .types = types,
                   .quantise = ops.quantise,

@@ -1,7 +1,8 @@
 // The AVX2 path: AVX2, FMA and F16C.
 //
 // Half a group (8 outputs) × 32 columns at a time, for up to four rows. Nibbles are small enough
-// (15 · 127 · 2 · 8 = 30,480) for all eight pairs of products to be summed in 16 bits.
+// (15 · 127 · 2 · 8 = 30,480) for all eight pairs of products to be summed in 16 bits; of five bits four
+// are (31,496), of six bits two (32,004).
 #include "kernels/cpu/attention.inl"
 #include "kernels/cpu/cpu.hpp"
 #include "kernels/cpu/elementwise.inl"
@@ -57,6 +58,101 @@ struct Q4_0 {
         return _mm256_add_epi32(dot_nibbles(w, x.q[m]), _mm256_set1_epi32(x.n128[m] >> 4));
     }
 };
+// The fifth bit of vector t is bit t of the same byte of one vector.
+PARLEY_INLINE void add_fifth(const uint8_t* high, __m256i* w) {
+    const __m256i bits = load_bytes(high), bit = _mm256_set1_epi8(16);
+#pragma GCC unroll 8
+    for (int t = 0; t < 8; ++t) {
+        const __m256i at_4 =
+            t < 4 ? _mm256_slli_epi16(bits, 4 - t) : _mm256_srli_epi16(bits, t < 4 ? 0 : t - 4);
+        w[t] = _mm256_or_si256(w[t], _mm256_and_si256(at_4, bit));
+    }
+}
+// Σ over N vectors, small enough for 16 bits, widened.
+template <int N>
+PARLEY_INLINE __m256i dot_words(const __m256i* w, const int8_t* x) {
+    __m256i sum = _mm256_maddubs_epi16(w[0], four_bytes(x));
+#pragma GCC unroll 8
+    for (int t = 1; t < N; ++t) {
+        sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(w[t], four_bytes(x + 4 * t)));
+    }
+    return _mm256_madd_epi16(sum, _mm256_set1_epi16(1));
+}
+PARLEY_INLINE __m256i dot_fives(const __m256i* w, const int8_t* x) {
+    return _mm256_add_epi32(dot_words<4>(w, x), dot_words<4>(w + 4, x + 16));
+}
+struct Q5_0 {
+    static constexpr Type kType = Type::q5_0;
+    static constexpr bool kMinimum = false;
+    PARLEY_INLINE static void unpack(const uint8_t* q, __m256i* w) {
+        unpack_nibbles(q, w);
+        add_fifth(q + 256, w);
+    }
+    PARLEY_INLINE static __m256i dot(const __m256i* w, const Q8Block& x, uint32_t m) {
+        return _mm256_add_epi32(dot_fives(w, x.q[m]), _mm256_set1_epi32(x.n128[m] >> 3));
+    }
+};
+struct Q5_1 {
+    static constexpr Type kType = Type::q5_1;
+    static constexpr bool kMinimum = true;
+    PARLEY_INLINE static void unpack(const uint8_t* q, __m256i* w) {
+        unpack_nibbles(q, w);
+        add_fifth(q + 256, w);
+    }
+    PARLEY_INLINE static __m256i dot(const __m256i* w, const Q8Block& x, uint32_t m) {
+        return dot_fives(w, x.q[m]);
+    }
+};
+struct Q4_K {
+    static constexpr Type kType = Type::q4_k;
+    PARLEY_INLINE static void unpack(const uint8_t* q, __m256i* w) { unpack_nibbles(q, w); }
+    PARLEY_INLINE static __m256i dot(const __m256i* w, const Q8Block& x, uint32_t m) {
+        return dot_nibbles(w, x.q[m]);
+    }
+};
+struct Q5_K {
+    static constexpr Type kType = Type::q5_k;
+    PARLEY_INLINE static void unpack(const uint8_t* q, __m256i* w) {
+        unpack_nibbles(q, w);
+        add_fifth(q + 256, w);
+    }
+    PARLEY_INLINE static __m256i dot(const __m256i* w, const Q8Block& x, uint32_t m) {
+        return dot_fives(w, x.q[m]);
+    }
+};
+struct Q6_K {
+    static constexpr Type kType = Type::q6_k;
+    PARLEY_INLINE static void unpack(const uint8_t* q, __m256i* w) {
+        unpack_nibbles(q, w);
+        const __m256i bits = _mm256_set1_epi8(48);
+#pragma GCC unroll 2
+        for (int v = 0; v < 2; ++v) {
+            const __m256i high = load_bytes(q + 256 + 64 * v);
+            const __m256i at_4[4] = {_mm256_slli_epi16(high, 4), _mm256_slli_epi16(high, 2), high,
+                                     _mm256_srli_epi16(high, 2)};
+#pragma GCC unroll 4
+            for (int t = 0; t < 4; ++t) {
+                w[4 * v + t] = _mm256_or_si256(w[4 * v + t], _mm256_and_si256(at_4[t], bits));
+            }
+        }
+    }
+    // Sixteen columns, from an integer that makes up for the offset.
+    PARLEY_INLINE static __m256i dot_half(const __m256i* w, const int8_t* x, int32_t start) {
+        const __m256i both = _mm256_add_epi32(dot_words<2>(w, x), dot_words<2>(w + 2, x + 8));
+        return _mm256_add_epi32(both, _mm256_set1_epi32(start));
+    }
+};
+
+PARLEY_INLINE __m128i load_8(const uint8_t* p) {
+    return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+}
+PARLEY_INLINE __m256 unsigned_bytes(const uint8_t* p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(load_8(p)));
+}
+PARLEY_INLINE __m256 signed_bytes(const uint8_t* p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(load_8(p)));
+}
+
 struct Q8_0 {
     static constexpr Type kType = Type::q8_0;
     static constexpr bool kMinimum = false;
@@ -111,11 +207,65 @@ PARLEY_INLINE void half_group(const MatmulArgs& args, uint64_t group, uint32_t h
     }
 }
 
+// The same for super-blocks.
+template <class T, int M>
+PARLEY_INLINE void half_group_supers(const MatmulArgs& args, uint64_t group, uint32_t half,
+                                     uint32_t row, __m256* sum) {
+    const uint64_t supers = args.cols / kSuper;
+    const auto* x = static_cast<const Q8Block*>(args.tile);
+    const uint8_t* at = args.packed + group * supers * super_bytes(T::kType);
+#pragma GCC unroll 4
+    for (int m = 0; m < M; ++m) sum[m] = _mm256_setzero_ps();
+    for (uint64_t k = 0; k < supers; ++k, at += super_bytes(T::kType)) {
+        const __m256 d = halves(at + half * 16);
+        const uint8_t* q = at + kSuperQ + half * 32;
+        const uint8_t* scales = at + kSuperScales + half * 8;
+        for (uint32_t part = 0; part < kSuperBlocks; ++part, ++x) {
+            __m256i w[8];
+            T::unpack(q, w);
+            if constexpr (T::kType == Type::q6_k) {
+                const __m256 first = _mm256_mul_ps(d, signed_bytes(scales));
+                const __m256 second = _mm256_mul_ps(d, signed_bytes(scales + 16));
+#pragma GCC unroll 4
+                for (int m = 0; m < M; ++m) {
+                    const int32_t start = x->n32_first[row + m];
+                    const int8_t* q_x = x->q[row + m];
+                    const __m256 d_x = _mm256_set1_ps(x->d[row + m]);
+                    const __m256i a = T::dot_half(w, q_x, start);
+                    const __m256i b = T::dot_half(w + 4, q_x + 16, (x->n128[row + m] >> 2) - start);
+                    sum[m] =
+                        _mm256_fmadd_ps(_mm256_cvtepi32_ps(a), _mm256_mul_ps(first, d_x), sum[m]);
+                    sum[m] =
+                        _mm256_fmadd_ps(_mm256_cvtepi32_ps(b), _mm256_mul_ps(second, d_x), sum[m]);
+                }
+            } else {
+                const __m256 scale = _mm256_mul_ps(d, unsigned_bytes(scales));
+                const __m256 minimum =
+                    _mm256_mul_ps(halves(at + 32 + half * 16), unsigned_bytes(scales + 16));
+#pragma GCC unroll 4
+                for (int m = 0; m < M; ++m) {
+                    const __m256 dot = _mm256_cvtepi32_ps(T::dot(w, *x, row + m));
+                    const __m256 d_x = _mm256_set1_ps(x->d[row + m]);
+                    sum[m] = _mm256_fmadd_ps(dot, _mm256_mul_ps(scale, d_x), sum[m]);
+                    sum[m] = _mm256_fnmadd_ps(minimum, _mm256_set1_ps(x->s[row + m]), sum[m]);
+                }
+            }
+            q += 256 + high_bytes(T::kType);
+            scales += 32;
+        }
+    }
+}
+
 template <class T, int M>
 void rows(const MatmulArgs& args, uint64_t group, uint32_t row) {
     __m256 lower_sum[M], upper_sum[M];
-    half_group<T, M>(args, group, 0, row, lower_sum);
-    half_group<T, M>(args, group, 1, row, upper_sum);
+    if constexpr (has_supers(T::kType)) {
+        half_group_supers<T, M>(args, group, 0, row, lower_sum);
+        half_group_supers<T, M>(args, group, 1, row, upper_sum);
+    } else {
+        half_group<T, M>(args, group, 0, row, lower_sum);
+        half_group<T, M>(args, group, 1, row, upper_sum);
+    }
 #pragma GCC unroll 4
     for (int m = 0; m < M; ++m) put(args, group, row + m, Vector{lower_sum[m], upper_sum[m]});
 }
@@ -148,6 +298,11 @@ extern constexpr Operations kAvx2{
     .matmul_q4_1 = matmul_blocks<Q4_1>,
     .matmul_q4_0 = matmul_blocks<Q4_0>,
     .matmul_q8_0 = matmul_blocks<Q8_0>,
+    .matmul_q5_0 = matmul_blocks<Q5_0>,
+    .matmul_q5_1 = matmul_blocks<Q5_1>,
+    .matmul_q4_k = matmul_blocks<Q4_K>,
+    .matmul_q5_k = matmul_blocks<Q5_K>,
+    .matmul_q6_k = matmul_blocks<Q6_K>,
     .matmul_f32 = matmul_floats<float>,
     .matmul_f16 = matmul_floats<Half>,
     .matmul_bf16 = matmul_floats<Brain>,

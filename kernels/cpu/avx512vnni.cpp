@@ -60,6 +60,73 @@ struct Q8_0 {
     PARLEY_INLINE static __m512i start(const Q8Block& x, int m) { return all(x.n128[m]); }
 };
 
+// The fifth bit of vector t is bit t of the same byte of one vector.
+PARLEY_INLINE void add_fifth(const uint8_t* high, __m512i* w) {
+    const __m512i bits = load_bytes(high), bit = _mm512_set1_epi8(16);
+#pragma GCC unroll 8
+    for (int t = 0; t < 8; ++t) {
+        const __m512i at_4 =
+            t < 4 ? _mm512_slli_epi16(bits, 4 - t) : _mm512_srli_epi16(bits, t < 4 ? 0 : t - 4);
+        w[t] = _mm512_ternarylogic_epi32(w[t], at_4, bit, 0xf8);  // w | (at_4 & bit)
+    }
+}
+struct Q5_0 {
+    static constexpr Type kType = Type::q5_0;
+    static constexpr bool kMinimum = false;
+    PARLEY_INLINE static void unpack(const uint8_t* q, __m512i* w) {
+        unpack_nibbles(q, w);
+        add_fifth(q + 256, w);
+    }
+    PARLEY_INLINE static __m512i start(const Q8Block& x, int m) { return all(x.n128[m] >> 3); }
+};
+struct Q5_1 {
+    static constexpr Type kType = Type::q5_1;
+    static constexpr bool kMinimum = true;
+    PARLEY_INLINE static void unpack(const uint8_t* q, __m512i* w) {
+        unpack_nibbles(q, w);
+        add_fifth(q + 256, w);
+    }
+    PARLEY_INLINE static __m512i start(const Q8Block&, int) { return _mm512_setzero_si512(); }
+};
+struct Q4_K {
+    static constexpr Type kType = Type::q4_k;
+    PARLEY_INLINE static void unpack(const uint8_t* q, __m512i* w) { unpack_nibbles(q, w); }
+};
+struct Q5_K {
+    static constexpr Type kType = Type::q5_k;
+    PARLEY_INLINE static void unpack(const uint8_t* q, __m512i* w) {
+        unpack_nibbles(q, w);
+        add_fifth(q + 256, w);
+    }
+};
+struct Q6_K {
+    static constexpr Type kType = Type::q6_k;
+    PARLEY_INLINE static void unpack(const uint8_t* q, __m512i* w) {
+        unpack_nibbles(q, w);
+        const __m512i bits = _mm512_set1_epi8(48);
+#pragma GCC unroll 2
+        for (int v = 0; v < 2; ++v) {
+            const __m512i high = load_bytes(q + 256 + 64 * v);
+            const __m512i at_4[4] = {_mm512_slli_epi16(high, 4), _mm512_slli_epi16(high, 2), high,
+                                     _mm512_srli_epi16(high, 2)};
+#pragma GCC unroll 4
+            for (int t = 0; t < 4; ++t) {
+                w[4 * v + t] = _mm512_ternarylogic_epi32(w[4 * v + t], at_4[t], bits, 0xf8);
+            }
+        }
+    }
+};
+
+PARLEY_INLINE __m128i load_16(const uint8_t* p) {
+    return _mm_load_si128(reinterpret_cast<const __m128i*>(p));
+}
+PARLEY_INLINE __m512 unsigned_bytes(const uint8_t* p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(load_16(p)));
+}
+PARLEY_INLINE __m512 signed_bytes(const uint8_t* p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load_16(p)));
+}
+
 // How far ahead of the block in hand memory is asked for. A matrix is one stream, so past the end of a
 // group this is the next group.
 constexpr uint64_t kAheadBytes = 8192;
@@ -105,41 +172,117 @@ __attribute__((noinline)) void groups(const MatmulArgs& args) {
     }
 }
 
+// The same for super-blocks.
+template <class T, int M>
+__attribute__((noinline)) void super_groups(const MatmulArgs& args) {
+    constexpr uint32_t kStride = 256 + high_bytes(T::kType);
+    const uint64_t supers = args.cols / kSuper;
+    for (uint64_t group = args.group_begin; group < args.group_end; ++group) {
+        const uint8_t* at = args.packed + group * supers * super_bytes(T::kType);
+        const auto* x = static_cast<const Q8Block*>(args.tile);
+        __m512 sum[M];
+#pragma GCC unroll 16
+        for (int m = 0; m < M; ++m) sum[m] = _mm512_setzero_ps();
+        for (uint64_t k = 0; k < supers; ++k, at += super_bytes(T::kType)) {
+#pragma GCC unroll 5
+            for (uint32_t i = 0; i < kSuperQ; i += 64) {
+                _mm_prefetch(reinterpret_cast<const char*>(at + kAheadBytes + i), _MM_HINT_T0);
+            }
+            const uint8_t* q = at + kSuperQ;
+            const uint8_t* scales = at + kSuperScales;
+            for (uint32_t part = 0; part < kSuperBlocks; ++part, ++x) {
+#pragma GCC unroll 6
+                for (uint32_t i = 0; i < kStride; i += 64) {
+                    _mm_prefetch(reinterpret_cast<const char*>(q + kAheadBytes + i), _MM_HINT_T0);
+                }
+                __m512i w[8];
+                T::unpack(q, w);
+                if constexpr (T::kType == Type::q6_k) {
+                    const __m512 d = halves(at);
+                    const __m512 first = _mm512_mul_ps(d, signed_bytes(scales));
+                    const __m512 second = _mm512_mul_ps(d, signed_bytes(scales + 16));
+#pragma GCC unroll 16
+                    for (int m = 0; m < M; ++m) {
+                        const int32_t start = x->n32_first[m];
+                        __m512i a = all(start), b = all((x->n128[m] >> 2) - start);
+#pragma GCC unroll 4
+                        for (int t = 0; t < 4; ++t) {
+                            a = dot4(a, w[t], x->q[m] + 4 * t);
+                            b = dot4(b, w[t + 4], x->q[m] + 16 + 4 * t);
+                        }
+                        const __m512 d_x = _mm512_set1_ps(x->d[m]);
+                        sum[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(a), _mm512_mul_ps(first, d_x),
+                                                 sum[m]);
+                        sum[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(b), _mm512_mul_ps(second, d_x),
+                                                 sum[m]);
+                    }
+                } else {
+                    const __m512 d = _mm512_mul_ps(halves(at), unsigned_bytes(scales));
+                    const __m512 minimum =
+                        _mm512_mul_ps(halves(at + 32), unsigned_bytes(scales + 16));
+#pragma GCC unroll 16
+                    for (int m = 0; m < M; ++m) {
+                        __m512i dot = _mm512_setzero_si512();
+#pragma GCC unroll 8
+                        for (int t = 0; t < 8; ++t) dot = dot4(dot, w[t], x->q[m] + 4 * t);
+                        const __m512 scale = _mm512_mul_ps(d, _mm512_set1_ps(x->d[m]));
+                        sum[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, sum[m]);
+                        sum[m] = _mm512_fnmadd_ps(minimum, _mm512_set1_ps(x->s[m]), sum[m]);
+                    }
+                }
+                q += kStride;
+                scales += 32;
+            }
+        }
+#pragma GCC unroll 16
+        for (int m = 0; m < M; ++m) put(args, group, m, Vector{sum[m]});
+    }
+}
+
+template <class T, int M>
+PARLEY_INLINE void groups_of(const MatmulArgs& args) {
+    if constexpr (has_supers(T::kType)) {
+        super_groups<T, M>(args);
+    } else {
+        groups<T, M>(args);
+    }
+}
+
 template <class T>
 void matmul_blocks(const MatmulArgs& args) {
     switch (args.tile_rows) {
         case 1:
-            return groups<T, 1>(args);
+            return groups_of<T, 1>(args);
         case 2:
-            return groups<T, 2>(args);
+            return groups_of<T, 2>(args);
         case 3:
-            return groups<T, 3>(args);
+            return groups_of<T, 3>(args);
         case 4:
-            return groups<T, 4>(args);
+            return groups_of<T, 4>(args);
         case 5:
-            return groups<T, 5>(args);
+            return groups_of<T, 5>(args);
         case 6:
-            return groups<T, 6>(args);
+            return groups_of<T, 6>(args);
         case 7:
-            return groups<T, 7>(args);
+            return groups_of<T, 7>(args);
         case 8:
-            return groups<T, 8>(args);
+            return groups_of<T, 8>(args);
         case 9:
-            return groups<T, 9>(args);
+            return groups_of<T, 9>(args);
         case 10:
-            return groups<T, 10>(args);
+            return groups_of<T, 10>(args);
         case 11:
-            return groups<T, 11>(args);
+            return groups_of<T, 11>(args);
         case 12:
-            return groups<T, 12>(args);
+            return groups_of<T, 12>(args);
         case 13:
-            return groups<T, 13>(args);
+            return groups_of<T, 13>(args);
         case 14:
-            return groups<T, 14>(args);
+            return groups_of<T, 14>(args);
         case 15:
-            return groups<T, 15>(args);
+            return groups_of<T, 15>(args);
         default:
-            return groups<T, 16>(args);
+            return groups_of<T, 16>(args);
     }
 }
 
@@ -149,6 +292,11 @@ extern constexpr Operations kAvx512Vnni{
     .matmul_q4_1 = matmul_blocks<Q4_1>,
     .matmul_q4_0 = matmul_blocks<Q4_0>,
     .matmul_q8_0 = matmul_blocks<Q8_0>,
+    .matmul_q5_0 = matmul_blocks<Q5_0>,
+    .matmul_q5_1 = matmul_blocks<Q5_1>,
+    .matmul_q4_k = matmul_blocks<Q4_K>,
+    .matmul_q5_k = matmul_blocks<Q5_K>,
+    .matmul_q6_k = matmul_blocks<Q6_K>,
     .matmul_f32 = matmul_floats<float>,
     .matmul_f16 = matmul_floats<Half>,
     .matmul_bf16 = matmul_floats<Brain>,

@@ -14,6 +14,11 @@ struct Operations {
     void (*matmul_q4_1)(const MatmulArgs&);
     void (*matmul_q4_0)(const MatmulArgs&);
     void (*matmul_q8_0)(const MatmulArgs&);
+    void (*matmul_q5_0)(const MatmulArgs&);
+    void (*matmul_q5_1)(const MatmulArgs&);
+    void (*matmul_q4_k)(const MatmulArgs&);
+    void (*matmul_q5_k)(const MatmulArgs&);
+    void (*matmul_q6_k)(const MatmulArgs&);
     void (*matmul_f32)(const MatmulArgs&);
     void (*matmul_f16)(const MatmulArgs&);
     void (*matmul_bf16)(const MatmulArgs&);

@@ -59,17 +59,19 @@ void quantise(const float* x, uint64_t cols, uint32_t slot, Q8Block* tile) {
         const bool zero = amax < kAmaxMin;
         const float d = zero ? 0.0f : amax / 127.0f;
         const float inverse = zero ? 0.0f : 127.0f / amax;
-        int32_t sum = 0;
+        int32_t sum = 0, first = 0;
         for (uint32_t i = 0; i < kBlock; ++i) {
             float q = std::nearbyint(x[i] * inverse);
             q = q > -127.0f ? q : -127.0f;
             q = q < 127.0f ? q : 127.0f;
             out.q[slot][i] = static_cast<int8_t>(q);
             sum += out.q[slot][i];
+            if (i < kBlock / 2) first += out.q[slot][i];
         }
         out.d[slot] = d;
         out.s[slot] = d * static_cast<float>(sum);
         out.n128[slot] = -128 * sum;
+        out.n32_first[slot] = -32 * first;
     }
 }
 

@@ -97,9 +97,31 @@ struct TinyModel {
             return data;
         }
         for (uint8_t& byte : data) byte = static_cast<uint8_t>(random());
+        // Bits are random, so that a scale gives weights of the same spread whatever the type.
         for (uint64_t at = 0; at < data.size(); at += traits.block_bytes) {
-            half_at(at, type == kernels::Type::q8_0 ? 0.0015f : 0.022f);
-            if (type == kernels::Type::q4_1) half_at(at + 2, -0.16f);
+            switch (type) {
+                case kernels::Type::q8_0:
+                    half_at(at, 0.0015f);
+                    break;
+                case kernels::Type::q5_0:
+                    half_at(at, 0.011f);
+                    break;
+                case kernels::Type::q5_1:
+                    half_at(at, 0.011f);
+                    half_at(at + 2, -0.17f);
+                    break;
+                case kernels::Type::q4_k:
+                case kernels::Type::q5_k:  // scales and minimums are 0 … 63
+                    half_at(at, type == kernels::Type::q4_k ? 0.0007f : 0.00035f);
+                    half_at(at + 2, 0.0052f);
+                    break;
+                case kernels::Type::q6_k:  // scales are −128 … 127
+                    half_at(at + 208, 0.00008f);
+                    break;
+                default:
+                    half_at(at, 0.022f);
+                    if (type == kernels::Type::q4_1) half_at(at + 2, -0.16f);
+            }
         }
         return data;
     }

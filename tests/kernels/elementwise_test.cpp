@@ -45,6 +45,8 @@ TEST_CASE("quantised activations have the reference's bits", "[kernels]") {
                 REQUIRE(std::memcmp(fast[k].q, slow[k].q, sizeof slow[k].q) == 0);
                 REQUIRE(std::memcmp(fast[k].d, slow[k].d, sizeof slow[k].d) == 0);
                 REQUIRE(std::memcmp(fast[k].n128, slow[k].n128, sizeof slow[k].n128) == 0);
+                REQUIRE(std::memcmp(fast[k].n32_first, slow[k].n32_first,
+                                    sizeof slow[k].n32_first) == 0);
                 // The sum of a block with an infinity is no number, and which one is left open.
                 if (round != 11) {
                     REQUIRE(std::memcmp(fast[k].s, slow[k].s, sizeof slow[k].s) == 0);
