@@ -22,8 +22,9 @@ void quantise(const float* x, uint64_t cols, uint32_t slot, Q8Block* tile) {
         store_bytes(out.q[slot] + 16, qb);
         // Whole numbers, small enough for floats to add them exactly in any order; + 0 since a sum of
         // negative zeros is one.
-        const float first = fold_sum(qa);
-        const float sum = first + fold_sum(qb) + 0.0f;
+        float first, second;
+        whole_sums(qa, qb, &first, &second);
+        const float sum = first + second + 0.0f;
         out.d[slot] = d;
         out.s[slot] = d * sum;
         out.n128[slot] = static_cast<int32_t>(-128.0f * sum);

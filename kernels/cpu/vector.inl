@@ -206,6 +206,17 @@ PARLEY_INLINE float fold_sum(Vector a) {
     const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
 }
+// Σa and Σb at half the work, in an order of its own: for whole numbers.
+PARLEY_INLINE void whole_sums(Vector a, Vector b, float* sum_a, float* sum_b) {
+    const __m256 eight_a = _mm256_add_ps(lower(a), upper(a));
+    const __m256 eight_b = _mm256_add_ps(lower(b), upper(b));
+    const __m256 four = _mm256_add_ps(_mm256_permute2f128_ps(eight_a, eight_b, 0x20),
+                                      _mm256_permute2f128_ps(eight_a, eight_b, 0x31));
+    const __m256 two = _mm256_add_ps(four, _mm256_permute_ps(four, 0x0e));
+    const __m256 one = _mm256_add_ps(two, _mm256_permute_ps(two, 0x01));
+    *sum_a = _mm256_cvtss_f32(one);
+    *sum_b = _mm_cvtss_f32(_mm256_extractf128_ps(one, 1));
+}
 PARLEY_INLINE float fold_max(Vector a) {
     const __m256 eight = _mm256_max_ps(lower(a), upper(a));
     const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
