@@ -1,5 +1,7 @@
 #include "engine/answer.hpp"
 
+#include <algorithm>
+
 namespace parley::engine {
 
 using messages::EventWriter;
@@ -11,10 +13,9 @@ Answer::Answer(AnswerStart start) : start_(std::move(start)) {
     }
 }
 
-void Answer::begin(uint32_t prompt_tokens, std::vector<OutEvent>& out) {
+void Answer::begin(uint32_t prompt_tokens, const Reuse& reuse, std::vector<OutEvent>& out) {
     if (start_.continued) return;
-    messages::Usage usage;
-    usage.input_tokens = prompt_tokens;
+    messages::Usage usage = prompt_usage(prompt_tokens, reuse, start_.marks);
     usage.service_tier = start_.service_tier;
     out.push_back({EventWriter::message_start(start_.message_id, start_.model, usage), {}, 0});
 }
@@ -30,12 +31,23 @@ void Answer::text(const Piece& piece, int64_t stamp_ns, std::vector<OutEvent>& o
 void Answer::finish(const Finished& finished, int64_t stamp_ns, std::vector<OutEvent>& out) {
     if (block_open_) out.push_back({EventWriter::block_stop(index_), {}, stamp_ns});
     block_open_ = false;
-    messages::Usage usage;
-    usage.input_tokens = finished.prompt_tokens;
+    messages::Usage usage = prompt_usage(finished.prompt_tokens, finished.reuse, start_.marks);
     usage.output_tokens = finished.output_tokens;
     usage.service_tier = start_.service_tier;
     out.push_back({EventWriter::message_delta(stop_of(finished), usage), {}, stamp_ns});
     out.push_back({EventWriter::message_stop(), {}, stamp_ns});
+}
+
+messages::Usage prompt_usage(uint32_t prompt_tokens, const Reuse& reuse, const Marks& marks) {
+    const uint32_t read = std::min(reuse.read_tokens, marks.tokens);
+    const uint32_t stored = std::max(std::min(reuse.stored_tokens, marks.tokens), read);
+    messages::Usage usage;
+    usage.input_tokens = prompt_tokens - stored;
+    usage.cache_read_input_tokens = read;
+    usage.cache_creation_input_tokens = stored - read;
+    usage.cache_creation_1h_input_tokens =
+        std::min(stored, std::max(marks.hour_tokens, read)) - read;
+    return usage;
 }
 
 messages::Stop stop_of(const Finished& finished) {

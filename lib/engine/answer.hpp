@@ -23,12 +23,19 @@ struct OutEvent {
     int64_t stamp_ns = 0;           // when the token that let it out was chosen; 0: no token did
 };
 
+// How far cache_control marks reach into the prompt.
+struct Marks {
+    uint32_t tokens = 0;       // up to the last one; 0: there are none
+    uint32_t hour_tokens = 0;  // up to the last one with a ttl of one hour
+};
+
 struct AnswerStart {
     std::string message_id;
     std::string model;  // as the client named it
     std::string service_tier = "standard";
     bool continued = false;  // message_start has been sent
     int32_t block = -1;      // index of the block that is open already; -1: none
+    Marks marks;
 };
 
 class Answer {
@@ -36,7 +43,7 @@ class Answer {
     explicit Answer(AnswerStart start);
 
     // Each appends its events to `out`.
-    void begin(uint32_t prompt_tokens, std::vector<OutEvent>& out);
+    void begin(uint32_t prompt_tokens, const Reuse& reuse, std::vector<OutEvent>& out);
     void text(const Piece& piece, int64_t stamp_ns, std::vector<OutEvent>& out);
     void finish(const Finished& finished, int64_t stamp_ns, std::vector<OutEvent>& out);
 
@@ -47,5 +54,9 @@ class Answer {
 };
 
 messages::Stop stop_of(const Finished& finished);
+
+// What the client is told of a prompt: what was reused and what is newly kept, up to its last mark;
+// neither without marks.
+messages::Usage prompt_usage(uint32_t prompt_tokens, const Reuse& reuse, const Marks& marks);
 
 }  // namespace parley::engine

@@ -31,8 +31,8 @@ Engine::Engine(Forward& forward, const Vocabulary& vocabulary, const EngineOptio
       sink_(sink),
       clock_(clock),
       context_tokens_(forward.context_tokens()),
-      scheduler_(
-          {forward.kv_blocks(), options.slots_max, options.rows_max, options.reserve_tokens}) {
+      scheduler_({forward.kv_blocks(), options.slots_max, options.rows_max, options.reserve_tokens,
+                  std::min(options.prefix_blocks, forward.kv_blocks())}) {
     if (options_.context_tokens > 0)
         context_tokens_ = std::min(context_tokens_, options_.context_tokens);
     // One sequence alone must always be able to reach its end.
@@ -70,6 +70,10 @@ base::Result<Handle> Engine::submit(Job job) {
     s.clamped = s.job.max_tokens > room;
     s.credit = s.job.credit;
     s.tokens = std::move(s.job.prompt);
+    if (options_.prefix_blocks > 0)
+        s.root = s.job.tenant.empty()
+                     ? private_root(options_.model_hash, options_.kv_type, handle)
+                     : prefix_root(options_.model_hash, options_.kv_type, s.job.tenant);
     s.sampler.saw_prompt(s.tokens);
     replay(s);
     scheduler_.add(s);
@@ -112,8 +116,20 @@ Finished Engine::summary(const Sequence& s) const {
     Finished f;
     f.prompt_tokens = s.prompt_tokens;
     f.output_tokens = s.produced();
+    f.reuse = reuse(s);
     f.cost_s = s.cost_s;
     return f;
+}
+
+// A continuation finds its answer's blocks too: only those of the prompt are told.
+Reuse Engine::reuse(const Sequence& s) const {
+    Reuse reuse;
+    if (options_.prefix_blocks == 0) return reuse;
+    reuse.read_tokens = std::min(s.reused_first, s.prompt_tokens);
+    if (!s.job.tenant.empty())
+        reuse.stored_tokens =
+            std::max(s.prompt_tokens / kBlockTokens * kBlockTokens, reuse.read_tokens);
+    return reuse;
 }
 
 // Frees all that the sequence holds. It may stand in the plan that is being worked off.
@@ -151,7 +167,7 @@ void Engine::fail(Sequence& s, base::Error error) {
     const Handle handle = s.handle;
     const Finished f = summary(s);
     drop(s);
-    sink_.failed(handle, {std::move(error), f.prompt_tokens, f.output_tokens, f.cost_s});
+    sink_.failed(handle, {std::move(error), f.prompt_tokens, f.output_tokens, f.cost_s, f.reuse});
 }
 
 void Engine::check_times(int64_t now_ns) {
@@ -228,6 +244,7 @@ void Engine::run_forward() {
         if (rows.sequence == nullptr) continue;
         Sequence& s = *rows.sequence;
         s.computed += rows.count;
+        scheduler_.advanced(s);
         if (!rows.samples || s.produced_max == 0) continue;
         choices_.push_back(
             s.sampler.pick(logits.subspan(row * vocab, vocab), s.produced(), scratch_));
@@ -340,7 +357,12 @@ EngineStats Engine::stats() const {
     out.slots_max = options_.slots_max;
     out.queue_max = options_.queue_max;
     out.kv_blocks = scheduler_.pool().blocks_max();
-    out.kv_blocks_free = scheduler_.pool().blocks_free();
+    out.kv_blocks_free = scheduler_.blocks_free();
+    out.prefix_blocks = scheduler_.prefixes().known();
+    out.prefix_blocks_unused = scheduler_.prefixes().unused();
+    out.prefix_hit_tokens = scheduler_.hit_tokens();
+    out.prefix_sought_tokens = scheduler_.sought_tokens();
+    out.prefix_evicted = scheduler_.prefixes().evicted();
     out.iterations = iterations_;
     out.decode_rows = decode_rows_;
     out.prefill_rows = prefill_rows_;
@@ -361,6 +383,11 @@ int64_t Engine::take_longest_ns() {
 double Engine::cost_s(Handle handle) const {
     const auto found = sequences_.find(handle);
     return found == sequences_.end() ? 0.0 : found->second->cost_s;
+}
+
+Reuse Engine::reuse(Handle handle) const {
+    const auto found = sequences_.find(handle);
+    return found == sequences_.end() ? Reuse{} : reuse(*found->second);
 }
 
 }  // namespace parley::engine

@@ -47,10 +47,21 @@ struct EngineOptions {
     uint32_t context_tokens = 0;  // 0: the model's; never more than that, nor than the KV holds
     uint32_t rows_max = 512;      // as ForwardOptions::rows_max
     uint32_t reserve_tokens = 32;
+    // KV blocks that nobody reads and that are kept for a prompt that begins alike; 0: none, and
+    // nothing is looked for. Blocks are found again for the same model, KV type and Job::tenant.
+    uint32_t prefix_blocks = UINT32_MAX;
+    std::string model_hash;
+    std::string kv_type = "f16";
     // Prefill rows of an iteration follow from how long a row has taken lately; 0: always rows_max.
     int64_t prefill_target_ms = 40;  // while something decodes: the gap that a reader sees
     int64_t alone_target_ms = 100;   // while nothing does: how late a cancel is seen, a STATUS said
     int64_t park_ms = 1000;          // held for that long: others may have its slot and blocks
+};
+
+// What a sequence found computed already when it was admitted, and what it leaves.
+struct Reuse {
+    uint32_t read_tokens = 0;    // of the prompt, not computed again by this attempt
+    uint32_t stored_tokens = 0;  // of the prompt, in the cache once it is computed
 };
 
 struct Finished {
@@ -58,6 +69,7 @@ struct Finished {
     std::string stop_sequence;
     uint32_t prompt_tokens = 0;
     uint32_t output_tokens = 0;  // replayed ones once
+    Reuse reuse;
     double cost_s = 0;
 };
 
@@ -66,6 +78,7 @@ struct Failed {
     uint32_t prompt_tokens = 0;
     uint32_t output_tokens = 0;
     double cost_s = 0;
+    Reuse reuse;
 };
 
 class Sink {
@@ -82,7 +95,9 @@ class Sink {
 struct EngineStats {
     uint32_t running = 0, waiting = 0, held = 0;
     uint32_t slots_max = 0, queue_max = 0;
-    uint32_t kv_blocks = 0, kv_blocks_free = 0;
+    uint32_t kv_blocks = 0, kv_blocks_free = 0;  // free: evictable ones too
+    uint32_t prefix_blocks = 0, prefix_blocks_unused = 0;  // known to the prefix cache
+    uint64_t prefix_hit_tokens = 0, prefix_sought_tokens = 0, prefix_evicted = 0;
     uint64_t iterations = 0, decode_rows = 0, prefill_rows = 0, preempted = 0;
     uint64_t waiting_tokens = 0;  // still to be prefilled, of waiting and running ones
     double busy_s = 0;
@@ -113,6 +128,7 @@ class Engine {
     EngineStats stats() const;
     int64_t take_longest_ns();
     double cost_s(Handle handle) const;
+    Reuse reuse(Handle handle) const;  // known from Sink::admitted() on
 
   private:
     void check_times(int64_t now_ns);
@@ -125,6 +141,7 @@ class Engine {
     void replay(Sequence& sequence);
     uint32_t rows_for(int64_t target_ms) const;
     Finished summary(const Sequence& sequence) const;
+    Reuse reuse(const Sequence& sequence) const;
     void drop(Sequence& sequence);
 
     Forward& forward_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <tuple>
+#include <unordered_map>
 
 #include "engine/forward.hpp"
 
@@ -11,6 +12,11 @@ namespace {
 
 uint32_t blocks_for(uint64_t tokens) {
     return static_cast<uint32_t>((tokens + kBlockTokens - 1) / kBlockTokens);
+}
+
+// Full blocks before the token that is computed in any case.
+uint32_t reusable(const Sequence& s) {
+    return static_cast<uint32_t>((s.tokens.size() - 1) / kBlockTokens);
 }
 
 // Greater goes first when blocks are short.
@@ -23,7 +29,7 @@ auto worth(const Sequence& s) {
 }  // namespace
 
 Scheduler::Scheduler(const SchedulerOptions& options)
-    : options_(options), pool_(options.kv_blocks) {
+    : options_(options), pool_(options.kv_blocks), prefixes_(pool_, options.prefix_blocks) {
     options_.rows_max = std::max<uint32_t>(options_.rows_max, 1);
     options_.slots_max = std::clamp<uint32_t>(options_.slots_max, 1, options_.rows_max);
 }
@@ -37,16 +43,50 @@ void Scheduler::add(Sequence& sequence) {
 }
 
 void Scheduler::remove(Sequence& sequence) {
-    // Its blocks could stay here as a cached prefix, by reference; the cache comes with its own
-    // issue.
-    pool_.give_back(sequence.blocks);
-    sequence.blocks.clear();
+    give_back(sequence);
+    // No one else can ever find them.
+    if (sequence.job.tenant.empty()) prefixes_.forget(sequence.keys);
     std::erase(sequence.running ? running_ : waiting_, &sequence);
     sequence.running = false;
 }
 
+void Scheduler::give_back(Sequence& sequence) {
+    prefixes_.give_back(sequence.blocks);
+    sequence.blocks.clear();
+    sequence.kept = 0;
+}
+
+void Scheduler::find_keys(Sequence& s, uint32_t blocks) const {
+    if (!prefixes_.on()) return;
+    while (s.keys.size() < blocks)
+        s.keys.push_back(
+            prefix_key(s.keys.empty() ? s.root : s.keys.back(),
+                       std::span(s.tokens).subspan(s.keys.size() * kBlockTokens, kBlockTokens)));
+}
+
+void Scheduler::advanced(Sequence& s) {
+    if (!prefixes_.on()) return;
+    const uint32_t full = s.computed / kBlockTokens;
+    find_keys(s, full);
+    for (; s.kept < full; ++s.kept) {
+        uint32_t& block = s.blocks[s.kept];
+        block = prefixes_.keep(s.keys[s.kept], block, s.kept == 0,
+                               s.kept == 0 ? 0 : s.blocks[s.kept - 1]);
+    }
+}
+
+bool Scheduler::take(uint32_t count, std::vector<uint32_t>& out) {
+    if (count > pool_.blocks_free()) {
+        if (count > blocks_free()) return false;
+        prefixes_.evict(count - pool_.blocks_free());
+    }
+    return pool_.take(count, out).has_value();
+}
+
 void Scheduler::preempt(Sequence& sequence) {
-    remove(sequence);
+    give_back(sequence);
+    std::erase(running_, &sequence);
+    sequence.running = false;
     sequence.computed = 0;
     ++sequence.preemptions;
     ++preempted_;
@@ -58,30 +98,45 @@ Sequence* Scheduler::victim() const {
                              [](Sequence* a, Sequence* b) { return worth(*a) < worth(*b); });
 }
 
+// A slot, and `blocks` in all for it, those that it would find among them.
+bool Scheduler::fits(const Sequence& s, uint32_t blocks) const {
+    if (running_.size() >= options_.slots_max) return false;
+    const auto found =
+        prefixes_.match(std::span(s.keys).first(std::min<size_t>(s.keys.size(), reusable(s))));
+    return blocks_free() - found.unused >= blocks - found.blocks;
+}
+
 // Blocks and a slot for `wanted`, at the cost of those that have to give way to it.
 bool Scheduler::make_room(const Sequence& wanted, uint32_t blocks) {
-    const auto fits = [&] {
-        return running_.size() < options_.slots_max && pool_.blocks_free() >= blocks;
-    };
-    if (fits()) return true;
+    if (fits(wanted, blocks)) return true;
     std::vector<Sequence*> yielding;
-    size_t could_free = pool_.blocks_free();
+    std::unordered_map<uint32_t, uint32_t> released;
     for (Sequence* s : running_) {
         const bool gives_way = s->parked || (s->job.priority == Priority::batch &&
                                              wanted.job.priority != Priority::batch);
         if (!gives_way) continue;
         yielding.push_back(s);
-        could_free += s->blocks.size();  // a shared block would count twice: at worst in vain
+        for (const uint32_t block : s->blocks) ++released[block];
     }
-    if (running_.size() - yielding.size() >= options_.slots_max || could_free < blocks)
-        return false;
+    if (yielding.empty() || running_.size() - yielding.size() >= options_.slots_max) return false;
+    const auto found = prefixes_.match(
+        std::span(wanted.keys).first(std::min<size_t>(wanted.keys.size(), reusable(wanted))));
+    // Those that it finds are its own already: they make no room.
+    for (uint32_t i = 0; i < found.blocks; ++i) released.erase(prefixes_.block(wanted.keys[i]));
+    size_t could_free = blocks_free() - found.unused;
+    for (const auto& [block, times] : released) {
+        if (prefixes_.knows(block) ? pool_.references(block) == times + 1
+                                   : pool_.references(block) == times)
+            ++could_free;
+    }
+    if (could_free < blocks - found.blocks) return false;
     std::sort(yielding.begin(), yielding.end(),
               [](Sequence* a, Sequence* b) { return worth(*a) < worth(*b); });
     for (Sequence* s : yielding) {
-        if (fits()) break;
+        if (fits(wanted, blocks)) break;
         preempt(*s);
     }
-    return fits();
+    return fits(wanted, blocks);
 }
 
 void Scheduler::admit(Plan& plan) {
@@ -96,8 +151,17 @@ void Scheduler::admit(Plan& plan) {
         const uint32_t own = blocks_for(s.tokens.size());
         // A pool that is empty but for this one always lets it in.
         const uint32_t wanted = std::min(blocks_for(s.tokens.size() + growth), pool_.blocks_max());
+        find_keys(s, reusable(s));
         if (!make_room(s, wanted)) break;
-        const auto taken = pool_.take(own, s.blocks);
+        const std::span<const PrefixKey> keys =
+            std::span<const PrefixKey>(s.keys).first(std::min<size_t>(s.keys.size(), reusable(s)));
+        s.kept = prefixes_.match(keys).blocks;
+        prefixes_.share(keys.first(s.kept), s.blocks);
+        s.computed = s.reused = s.kept * kBlockTokens;
+        if (!s.admitted) s.reused_first = s.reused;
+        hit_tokens_ += s.reused;
+        sought_tokens_ += s.tokens.size();
+        const bool taken = take(own - s.kept, s.blocks);
         assert(taken);
         (void)taken;
         std::erase(waiting_, &s);  // batch ones that were preempted stand behind it
@@ -115,7 +179,7 @@ bool Scheduler::cover(Sequence& sequence, uint32_t tokens) {
     const uint32_t wanted = blocks_for(tokens);
     while (sequence.blocks.size() < wanted) {
         const auto missing = static_cast<uint32_t>(wanted - sequence.blocks.size());
-        if (pool_.take(missing, sequence.blocks)) return true;
+        if (take(missing, sequence.blocks)) return true;
         Sequence* least = victim();
         preempt(*least);
         if (least == &sequence) return false;
@@ -148,8 +212,8 @@ void Scheduler::plan(uint32_t prefill_rows, uint32_t alone_rows, Plan& plan) {
     for (Sequence* s : running_)
         if (!s->held() && s->prefilling()) prefills.push_back(s);
     std::stable_sort(prefills.begin(), prefills.end(), [](const Sequence* a, const Sequence* b) {
-        return std::make_tuple(a->computed == 0, a->job.priority, a->arrival) <
-               std::make_tuple(b->computed == 0, b->job.priority, b->arrival);
+        return std::make_tuple(a->computed == a->reused, a->job.priority, a->arrival) <
+               std::make_tuple(b->computed == b->reused, b->job.priority, b->arrival);
     });
     for (Sequence* s : prefills) {
         const auto remaining = static_cast<uint32_t>(s->tokens.size()) - s->computed;

@@ -13,9 +13,13 @@
 // Preempt    when a decoding sequence needs a block and none is free, the running sequence of the
 //            lowest class with the least work done gives its blocks back and waits, to be computed
 //            again; that may be the one that asked. The greatest always goes on, so all end.
+// Prefixes   full blocks are known to the prefix cache as soon as they are computed, and stay there
+//            when their sequence ends or is preempted; a sequence that is admitted begins behind
+//            those that it finds, but for its last token, whose logits are wanted. Blocks that
+//            nobody reads count as free: they are evicted before anyone is preempted.
 // Hold       a sequence without credit keeps its blocks and takes no rows; among equals it is
 //            preempted first, and not admitted.
-// Owns       the block pool; sequences belong to the engine.
+// Owns       the block pool and the prefix cache; sequences belong to the engine.
 // Threads    the engine's.
 #pragma once
 
@@ -23,6 +27,7 @@
 #include <vector>
 
 #include "engine/block_pool.hpp"
+#include "engine/prefix_cache.hpp"
 #include "engine/sequence.hpp"
 
 namespace parley::engine {
@@ -32,6 +37,7 @@ struct SchedulerOptions {
     uint32_t slots_max = 32;  // sequences that run at once
     uint32_t rows_max = 512;  // rows of one iteration; ≥ slots_max
     uint32_t reserve_tokens = 32;
+    uint32_t prefix_blocks = 0;  // kept at most when nobody reads them; 0: no prefix cache
 };
 
 struct Rows {
@@ -52,28 +58,42 @@ class Scheduler {
     explicit Scheduler(const SchedulerOptions& options);
 
     void add(Sequence& sequence);     // to the waiting ones
-    void remove(Sequence& sequence);  // wherever it is; its blocks are free at once
+    void remove(Sequence& sequence);  // wherever it is; its blocks are free, or evictable, at once
     // At most `prefill_rows` rows of prefill where something decodes, and `alone_rows` where
     // nothing does.
     void plan(uint32_t prefill_rows, uint32_t alone_rows, Plan& plan);
 
+    // `sequence.computed` has grown: its full blocks are known from now on.
+    void advanced(Sequence& sequence);
+
     const std::vector<Sequence*>& running() const { return running_; }
     const std::vector<Sequence*>& waiting() const { return waiting_; }
     const BlockPool& pool() const { return pool_; }
+    const PrefixCache& prefixes() const { return prefixes_; }
+    uint32_t blocks_free() const { return pool_.blocks_free() + prefixes_.unused(); }
     uint64_t preempted() const { return preempted_; }
+    uint64_t hit_tokens() const { return hit_tokens_; }        // not computed again
+    uint64_t sought_tokens() const { return sought_tokens_; }  // of all that were admitted
 
   private:
     void admit(Plan& plan);
+    bool fits(const Sequence& sequence, uint32_t blocks) const;
     bool make_room(const Sequence& wanted, uint32_t blocks);
+    bool take(uint32_t count, std::vector<uint32_t>& out);
+    void find_keys(Sequence& sequence, uint32_t blocks) const;
+    void give_back(Sequence& sequence);
     bool cover(Sequence& sequence, uint32_t tokens);
     void preempt(Sequence& sequence);
     Sequence* victim() const;
 
     SchedulerOptions options_;
     BlockPool pool_;
+    PrefixCache prefixes_;
     std::vector<Sequence*> running_;  // in order of admission
     std::vector<Sequence*> waiting_;  // by class, then arrival
     uint64_t preempted_ = 0;
+    uint64_t hit_tokens_ = 0;
+    uint64_t sought_tokens_ = 0;
 };
 
 }  // namespace parley::engine

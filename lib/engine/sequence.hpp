@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/prefix_cache.hpp"
 #include "engine/sampler.hpp"
 #include "engine/text_stage.hpp"
 #include "model/tokenizer.hpp"
@@ -41,6 +42,8 @@ struct Job {
     // A continuation: replayed, not sampled again; text before byte `released` is not given out.
     std::vector<model::Token> produced;
     uint64_t released = 0;
+    // Whose requests may read each other's KV blocks (the org). "": no one's but its own.
+    std::string tenant;
 };
 
 struct Sequence {
@@ -65,6 +68,11 @@ struct Sequence {
     bool clamped = false;          // the context is the limit, not max_tokens
     uint32_t computed = 0;         // tokens whose KV is there
     std::vector<uint32_t> blocks;  // covers computed, and the rows of the running iteration
+    PrefixKey root{};              // of its tenant, or its own
+    std::vector<PrefixKey> keys;   // of its full blocks, as far as they were asked for
+    uint32_t kept = 0;             // of `blocks`, those that the prefix cache knows
+    uint32_t reused = 0;           // tokens found there when it was last admitted
+    uint32_t reused_first = 0;     // and when it was admitted first
     bool running = false;
     bool admitted = false;   // has run before
     bool text_seen = false;  // some text was given out, by this attempt or by one before

@@ -64,11 +64,50 @@ std::string_view status_of(base::Errc code) {
     }
 }
 
-pipe::Usage usage_of(uint32_t prompt_tokens, uint32_t output_tokens) {
+pipe::Usage usage_of(uint32_t prompt_tokens, uint32_t output_tokens, const Reuse& reuse) {
     pipe::Usage usage;
     usage.input_tokens = prompt_tokens;
+    usage.cache_read_input_tokens = reuse.read_tokens;
     usage.output_tokens = output_tokens;
     return usage;
+}
+
+EngineOptions of_model(EngineOptions options, const model::Artifact& artifact) {
+    options.model_hash = artifact.hash();
+    return options;
+}
+
+// Tokens of `prompt` up to a mark, as many as are the same whatever follows the mark. The template's
+// tokens that close a turn belong to a mark at its end.
+uint32_t tokens_before(const messages::CacheMark& mark, const std::vector<model::Turn>& turns,
+                       std::span<const model::Token> prompt, const model::Artifact& artifact) {
+    if (mark.turn >= turns.size()) return 0;
+    std::vector<model::Turn> before(turns.begin(),
+                                    turns.begin() + static_cast<ptrdiff_t>(mark.turn) + 1);
+    std::string& last = before.back().text;
+    last.resize(std::min(mark.offset, last.size()));
+    const auto cut = artifact.chat_template().render(artifact.tokenizer(), before);
+    const size_t most = std::min(cut.size(), prompt.size());
+    const auto differs =
+        std::mismatch(prompt.begin(), prompt.begin() + static_cast<ptrdiff_t>(most), cut.begin());
+    return static_cast<uint32_t>(differs.first - prompt.begin());
+}
+
+// Where the prompt's marks end, in tokens. Bodies without marks cost nothing.
+Marks marks_of(const messages::Request& request, const std::vector<model::Turn>& turns,
+               std::span<const model::Token> prompt, const model::Artifact& artifact) {
+    Marks marks;
+    if (request.cache_marks.empty()) return marks;
+    const auto& all = request.cache_marks;
+    marks.tokens = tokens_before(all.back(), turns, prompt, artifact);
+    const auto hour = std::find_if(all.rbegin(), all.rend(), [](const messages::CacheMark& mark) {
+        return mark.ttl == messages::Ttl::one_hour;
+    });
+    if (hour == all.rbegin())
+        marks.hour_tokens = marks.tokens;
+    else if (hour != all.rend())
+        marks.hour_tokens = tokens_before(*hour, turns, prompt, artifact);
+    return marks;
 }
 
 }  // namespace
@@ -80,7 +119,7 @@ Service::Service(Forward& forward, const model::Artifact& artifact, const Servic
       outlet_(outlet),
       clock_(clock),
       vocabulary_(std::make_unique<TokenizerVocabulary>(artifact.tokenizer())),
-      engine_(forward, *vocabulary_, options.engine, *this, clock) {}
+      engine_(forward, *vocabulary_, of_model(options.engine, artifact), *this, clock) {}
 
 Service::~Service() = default;
 
@@ -93,8 +132,10 @@ base::Result<Job> Service::job_of(const Arrival& arrival, AnswerStart& start) co
     if (!request) return base::fail(base::Errc::invalid, request.error().message);
 
     Job job;
-    job.prompt = artifact_.chat_template().render(artifact_.tokenizer(),
-                                                  messages::turns_as<model::Turn>(*request));
+    const auto turns = messages::turns_as<model::Turn>(*request);
+    job.prompt = artifact_.chat_template().render(artifact_.tokenizer(), turns);
+    start.marks = marks_of(*request, turns, job.prompt, artifact_);
+    job.tenant = envelope.org;
     job.max_tokens = request->max_tokens;
     if (const uint64_t most = artifact_.limits().output_tokens_max; most > 0)
         job.max_tokens = std::min(job.max_tokens, most);
@@ -290,7 +331,7 @@ void Service::cancel(const std::string& id, const std::string& reason) {
     meta.reason = reason;
     meta.model = artifact_.hash();
     if (const auto summed = engine_.cancel(live.handle)) {
-        meta.usage = usage_of(summed->prompt_tokens, summed->output_tokens);
+        meta.usage = usage_of(summed->prompt_tokens, summed->output_tokens, summed->reuse);
         meta.cost_s = summed->cost_s;
     }
     live.end = std::move(meta);
@@ -312,7 +353,7 @@ void Service::abandon(const std::string& why) {
         meta.retryable = true;
         meta.model = artifact_.hash();
         if (const auto summed = engine_.cancel(live.handle)) {
-            meta.usage = usage_of(summed->prompt_tokens, summed->output_tokens);
+            meta.usage = usage_of(summed->prompt_tokens, summed->output_tokens, summed->reuse);
             meta.cost_s = summed->cost_s;
         }
         live.end = std::move(meta);
@@ -324,7 +365,7 @@ void Service::admitted(Handle handle, uint32_t prompt_tokens) {
     Live* live = of(handle);
     if (live == nullptr) return;
     counters_.input_tokens += prompt_tokens;
-    live->answer->begin(prompt_tokens, events_);
+    live->answer->begin(prompt_tokens, engine_.reuse(handle), events_);
     send(*live, events_);
 }
 
@@ -343,7 +384,7 @@ void Service::finished(Handle handle, const Finished& finished) {
     live->answer->finish(finished, live->last_stamp_ns, events_);
     pipe::EndMeta meta;
     meta.attempt = live->attempt;
-    meta.usage = usage_of(finished.prompt_tokens, finished.output_tokens);
+    meta.usage = usage_of(finished.prompt_tokens, finished.output_tokens, finished.reuse);
     meta.cost_s = finished.cost_s;
     meta.model = artifact_.hash();
     live->end = std::move(meta);
@@ -360,7 +401,7 @@ void Service::failed(Handle handle, const Failed& failed) {
     meta.status = status_of(failed.error.code);
     meta.message = failed.error.what;
     if (failed.error.code == base::Errc::timeout) meta.reason = "deadline";
-    meta.usage = usage_of(failed.prompt_tokens, failed.output_tokens);
+    meta.usage = usage_of(failed.prompt_tokens, failed.output_tokens, failed.reuse);
     meta.cost_s = failed.cost_s;
     meta.model = artifact_.hash();
     live->end = std::move(meta);

@@ -145,3 +145,61 @@ TEST_CASE("chunks, and a hand-over in mid-answer, do not change the real model's
         CHECK(continued.finished->output_tokens == whole.finished->output_tokens);
     }
 }
+
+TEST_CASE("prefix hits do not change the real model's answers", "[real]") {
+    Real* r = real();
+    if (r == nullptr) return;
+    // 16 questions behind one long system text, which is no multiple of a block.
+    std::string system = "You answer in one sentence.";
+    for (int i = 0; i < 12; ++i) system += " Rule " + std::to_string(i) + ": be brief and kind.";
+    std::vector<engine::Job> jobs;
+    for (uint32_t n = 0; n < 16; ++n) {
+        engine::Job job = question(*r, n);
+        job.prompt = r->artifact->chat_template().render(
+            r->artifact->tokenizer(),
+            std::vector<model::Turn>{{model::Role::system, system},
+                                     {model::Role::user, kQuestions[n % std::size(kQuestions)]}});
+        job.max_tokens = 16;
+        job.tenant = "acme";
+        jobs.push_back(std::move(job));
+    }
+    engine::EngineOptions off;
+    off.prefix_blocks = 0;
+    std::vector<test::RecordingSink::Answer> cold;
+    for (const auto& job : jobs) cold.push_back(answers(*r, {job}, off)[0]);
+
+    for (const uint32_t rows : {16u, 256u}) {
+        const bool scarce = rows == 16;
+        test::RecordingSink sink;
+        Words words(r->artifact->tokenizer());
+        engine::EngineOptions options;
+        options.rows_max = rows;
+        options.slots_max = 16;
+        if (scarce) options.prefix_blocks = 20;  // kept blocks come and go
+        engine::Engine e(*r->forward, words, options, sink);
+        std::vector<engine::Handle> handles;
+        for (uint32_t n = 0; n < 16; ++n) {
+            handles.push_back(*e.submit(engine::Job(jobs[n])));
+            e.step();
+        }
+        while (e.step()) {
+        }
+        INFO("rows " << rows << (scarce ? ", scarce" : ""));
+        CHECK(e.stats().prefix_hit_tokens > 100);
+        CHECK(e.stats().kv_blocks_free == r->forward->kv_blocks());
+        for (uint32_t n = 0; n < 16; ++n) {
+            INFO("question " << n);
+            CHECK(sink.answers[handles[n]].ids == cold[n].ids);
+            CHECK(sink.answers[handles[n]].text == cold[n].text);
+        }
+        // And once more, each alone, on what is left.
+        const uint64_t before = e.stats().prefix_hit_tokens;
+        for (const uint32_t n : {2u, 5u}) {
+            const auto h = *e.submit(engine::Job(jobs[n]));
+            while (e.step()) {
+            }
+            CHECK(sink.answers[h].ids == cold[n].ids);
+        }
+        CHECK(e.stats().prefix_hit_tokens > before + 100);
+    }
+}

@@ -384,3 +384,96 @@ TEST_CASE("status tells load, blocks and what each flow's live requests cost", "
     CHECK(status.charges[0].flow == "org-a");
     CHECK(status.charges[0].cost_s == Approx(b.service->engine().stats().busy_s));
 }
+
+namespace {
+
+// A user's text of one letter, and one after it, with marks where `mark` says.
+std::string marked(const std::string& first_mark, const std::string& second_mark,
+                   const std::string& tail = "y") {
+    const auto text = [](const std::string& letters, const std::string& mark) {
+        return R"({"type":"text","text":")" + letters + "\"" +
+               (mark.empty() ? "" : R"(,"cache_control":{"type":"ephemeral")" + mark + "}") + "}";
+    };
+    return R"({"model":"any","max_tokens":4,"messages":[{"role":"user","content":[)" +
+           text(std::string(70, 'x'), first_mark) + "," + text(std::string(20, 'z'), second_mark) +
+           "," + text(tail, "") + "]}]}";
+}
+
+}  // namespace
+
+TEST_CASE("reuse is in END always, and in the events only up to a mark", "[service]") {
+    Bench b;
+    b.open();
+    const auto ask = [&](const std::string& id, std::string body, const std::string& org) {
+        pipe::Envelope envelope;
+        envelope.seed = 7;
+        envelope.credit = 1'000'000;
+        envelope.org = org;
+        b.service->ask(id, envelope, std::move(body));
+        b.run();
+        REQUIRE(b.desk.cases[id].end);
+        REQUIRE(b.desk.cases[id].end->ok());
+        const auto& events = b.desk.cases[id].events;
+        const messages::Usage start = *events.front().usage;
+        const messages::Usage last = *events[events.size() - 2].usage;
+        CHECK(start.cache_read_input_tokens == last.cache_read_input_tokens);
+        CHECK(start.cache_creation_input_tokens == last.cache_creation_input_tokens);
+        CHECK(start.input_tokens == last.input_tokens);
+        CHECK(last.prompt_tokens() == b.desk.cases[id].end->usage->input_tokens);
+        return last;
+    };
+    const auto reused = [&](const std::string& id) {
+        return b.desk.cases[id].end->usage->cache_read_input_tokens;
+    };
+    const std::string five = " ", hour = R"(,"ttl":"1h")";
+
+    auto usage = ask("req_1", marked("", ""), "acme");
+    const uint64_t prompt = usage.input_tokens;
+    CHECK(prompt > 91);
+    CHECK(usage.prompt_tokens() == prompt);
+    CHECK(reused("req_1") == 0);
+    usage = ask("req_2", marked("", "", "w"), "acme");  // reused, but not asked about
+    CHECK(usage.cache_read_input_tokens == 0);
+    CHECK(usage.cache_creation_input_tokens == 0);
+    const uint64_t shared = reused("req_2");
+    CHECK(shared >= 80);
+    CHECK(shared % 16 == 0);
+
+    usage = ask("req_3", marked(five, ""), "acme");
+    CHECK(usage.cache_read_input_tokens >= 70);  // up to the mark, though more was reused
+    CHECK(usage.cache_read_input_tokens < shared);
+    CHECK(usage.cache_creation_input_tokens == 0);
+
+    usage = ask("req_4", marked(five, hour), "other");  // nothing there yet: all is kept newly
+    CHECK(reused("req_4") == 0);
+    CHECK(usage.cache_read_input_tokens == 0);
+    CHECK(usage.cache_creation_input_tokens >= 80);
+    CHECK(usage.cache_creation_1h_input_tokens == usage.cache_creation_input_tokens);
+    usage = ask("req_5", marked(hour, five), "third");
+    CHECK(usage.cache_creation_1h_input_tokens >= 70);
+    CHECK(usage.cache_creation_1h_input_tokens < usage.cache_creation_input_tokens);
+
+    usage = ask("req_6", marked(five, five), "");  // no org: kept for nobody
+    CHECK(usage.input_tokens == prompt);
+    CHECK(reused("req_6") == 0);
+    CHECK(b.service->status().kv_free == b.forward.blocks);
+}
+
+TEST_CASE("without a prefix cache marks change nothing and both numbers are 0", "[service]") {
+    Bench b;
+    b.options.engine.prefix_blocks = 0;
+    b.open();
+    for (const char* id : {"req_1", "req_2"}) {
+        pipe::Envelope envelope;
+        envelope.org = "acme";
+        envelope.credit = 1'000'000;
+        b.service->ask(id, envelope, marked(" ", " "));
+        b.run();
+        const auto& c = b.desk.cases[id];
+        REQUIRE(c.end);
+        CHECK(c.end->usage->cache_read_input_tokens == 0);
+        CHECK(c.events.front().usage->cache_read_input_tokens == 0);
+        CHECK(c.events.front().usage->cache_creation_input_tokens == 0);
+        CHECK(c.events.front().usage->input_tokens == c.end->usage->input_tokens);
+    }
+}

@@ -22,6 +22,11 @@ struct Metrics {
         queue_s_.set(status.queue_s);
         busy_s_.set(stats.busy_s);
         raise(preempted_, stats.preempted);
+        prefix_blocks_.set(stats.prefix_blocks);
+        prefix_unused_.set(stats.prefix_blocks_unused);
+        raise(prefix_hits_, stats.prefix_hit_tokens);
+        raise(prefix_sought_, stats.prefix_sought_tokens);
+        raise(prefix_evicted_, stats.prefix_evicted);
         raise(decode_rows_, stats.decode_rows);
         raise(prefill_rows_, stats.prefill_rows);
         raise(asked_, counters.asked);
@@ -48,13 +53,24 @@ struct Metrics {
     telemetry::Gauge& running_ = gauge("infer_worker_running", "sequences that run");
     telemetry::Gauge& waiting_ = gauge("infer_worker_waiting", "sequences that wait for a slot");
     telemetry::Gauge& held_ = gauge("infer_worker_held", "sequences without credit");
-    telemetry::Gauge& kv_free_ = gauge("infer_worker_kv_blocks_free", "KV blocks that are free");
+    telemetry::Gauge& kv_free_ =
+        gauge("infer_worker_kv_blocks_free", "KV blocks that are free or evictable");
     telemetry::Gauge& kv_total_ = gauge("infer_worker_kv_blocks", "KV blocks");
     telemetry::Gauge& queue_s_ =
         gauge("infer_worker_queue_seconds", "compute-seconds of prefill that wait");
     telemetry::Gauge& busy_s_ = gauge("infer_worker_busy_seconds", "time spent computing");
     telemetry::Counter& preempted_ =
         counter("infer_worker_preempted_total", "sequences whose KV blocks were taken back");
+    telemetry::Gauge& prefix_blocks_ =
+        gauge("infer_worker_prefix_blocks", "full KV blocks that can be found by their text");
+    telemetry::Gauge& prefix_unused_ =
+        gauge("infer_worker_prefix_blocks_unused", "of these, read by no request: evictable");
+    telemetry::Counter& prefix_hits_ = counter("infer_worker_prefix_hit_tokens_total",
+                                               "tokens whose KV was found when they were admitted");
+    telemetry::Counter& prefix_sought_ = counter("infer_worker_prefix_sought_tokens_total",
+                                                 "tokens of all that were admitted, found or not");
+    telemetry::Counter& prefix_evicted_ =
+        counter("infer_worker_prefix_evicted_total", "kept KV blocks that gave way");
     telemetry::Counter& decode_rows_ =
         counter("infer_worker_rows_total", "rows computed", {{"phase", "decode"}});
     telemetry::Counter& prefill_rows_ =

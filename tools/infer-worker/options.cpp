@@ -25,6 +25,9 @@ void declare_engine(base::Verb& verb, Options& o) {
     declare_compute(verb, o);
     verb.option("--slots-max", o.service.engine.slots_max, "requests that are computed together")
         .range(1, 8192);
+    verb.option("--prefix-cache", o.service.engine.prefix_blocks,
+                "KV blocks kept at most for prompts that begin alike; 0: off")
+        .range(0, 1 << 22);
 }
 
 void declare_simulation(base::Verb& verb, Options& o) {
@@ -54,6 +57,7 @@ void declare_simulation(base::Verb& verb, Options& o) {
 base::Result<Options> parse_options(int argc, const char* const* argv) {
     Options o;
     o.service.engine.slots_max = 16;
+    o.service.engine.prefix_blocks = 1 << 22;  // as many as there are
     base::Cli cli("infer-worker", "run one model and answer generation requests");
 
     auto serve = cli.verb("serve", "join a router, or bind an own front, and answer");
