@@ -184,6 +184,23 @@ messages::Usage Answer::counted(messages::Usage usage) const {
     if (usage.prompt_tokens() == 0 && options_.count_prompt)
         usage.input_tokens =
             folder_.order().started() ? folder_.usage().prompt_tokens() : options_.count_prompt();
+    return folder_.order().started() && usage.prompt_tokens() == folder_.usage().prompt_tokens()
+               ? as_said(std::move(usage))
+               : usage;
+}
+
+// How the prompt was counted at the start stands for the client: a later attempt finds what the
+// first one kept, and END tells the accounts of reuse that the client has not asked about.
+messages::Usage Answer::as_said(messages::Usage usage) const {
+    messages::Usage said = folder_.usage();
+    if (said.prompt_tokens() != usage.prompt_tokens()) {
+        said = {};
+        said.input_tokens = usage.prompt_tokens();
+    }
+    usage.input_tokens = said.input_tokens;
+    usage.cache_read_input_tokens = said.cache_read_input_tokens;
+    usage.cache_creation_input_tokens = said.cache_creation_input_tokens;
+    usage.cache_creation_1h_input_tokens = said.cache_creation_1h_input_tokens;
     return usage;
 }
 
@@ -415,6 +432,7 @@ void Answer::finish(Outcome::Status status, ApiError error) {
         outcome_.usage.output_tokens = produced_.size();
     outcome_.usage.output_tokens =
         std::max<uint64_t>(outcome_.usage.output_tokens, produced_.size());
+    outcome_.told = as_said(outcome_.usage);
     outcome_.stop = folder_.stop();
     if (status == Outcome::Status::done && outcome_.stop &&
         outcome_.stop->reason == messages::StopReason::refusal && folder_.text_bytes() == 0 &&

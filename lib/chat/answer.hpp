@@ -80,6 +80,7 @@ struct Outcome {
     messages::ApiError error;  // interrupted, failed
     std::optional<messages::Stop> stop;
     messages::Usage usage;  // of the whole answer: replayed tokens count once
+    messages::Usage told;   // the same, with the prompt counted as message_start counted it
     double cost_s = 0;      // of all attempts
     std::string version;    // hash of the model that answered, "" if nobody said
     uint32_t attempts = 0;
@@ -147,6 +148,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
     void release_held_stop();
     void take_up();
     messages::Usage counted(messages::Usage usage) const;
+    messages::Usage as_said(messages::Usage usage) const;
     void stop_with(messages::Stop stop);
     void finish(Outcome::Status status, messages::ApiError error = {});
     void account(const pipe::EndMeta& end);

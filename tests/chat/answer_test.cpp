@@ -447,3 +447,43 @@ TEST_CASE("a refusal on input is told with the true number of prompt tokens", "[
     CHECK(scene.host.outcomes[0].usage.input_tokens == 17);
     CHECK(scene.answer->message_json().find(R"("input_tokens":17)") != std::string::npos);
 }
+
+TEST_CASE("the client is told of the prompt what message_start said, the accounts what END says",
+          "[answer]") {
+    Scene scene;
+    Teller teller(*scene.answer, 1);
+    messages::Usage usage;
+    usage.input_tokens = 20;
+    usage.cache_creation_input_tokens = 80;
+    teller.say(EventWriter::message_start("below", "below", usage));
+    teller.block();
+    teller.text("Hel", {1});
+    teller.end("api_error", true, "gone");
+    scene.pass(5000);
+    REQUIRE(scene.upstream.asked.size() == 2);
+    Teller again(*scene.answer, 2);
+    again.text("lo", {2});
+    again.say(EventWriter::block_stop(0));
+    usage.cache_creation_input_tokens = 0;  // it found what the first attempt had kept
+    usage.cache_read_input_tokens = 80;
+    usage.output_tokens = 2;
+    again.say(
+        EventWriter::message_delta({messages::StopReason::end_turn, std::nullopt, ""}, usage));
+    again.say(EventWriter::message_stop());
+    pipe::EndMeta end;
+    end.attempt = 2;
+    end.usage = pipe::Usage{100, 96, 2};
+    scene.answer->on_end(end);
+    REQUIRE(scene.host.outcomes.size() == 1);
+    const Outcome& outcome = scene.host.outcomes[0];
+    CHECK(outcome.status == Status::done);
+    CHECK(scene.answer->folder().usage().cache_read_input_tokens == 0);
+    CHECK(scene.answer->folder().usage().cache_creation_input_tokens == 80);
+    CHECK(scene.answer->folder().usage().input_tokens == 20);
+    CHECK(scene.answer->folder().usage().output_tokens == 2);
+    CHECK(outcome.usage.cache_read_input_tokens == 96);
+    CHECK(outcome.usage.prompt_tokens() == 100);
+    CHECK(outcome.told.cache_read_input_tokens == 0);
+    CHECK(outcome.told.cache_creation_input_tokens == 80);
+    CHECK(outcome.told.prompt_tokens() == 100);
+}

@@ -168,7 +168,7 @@ void Turn::write_end(const chat::Outcome& outcome) {
     // An interrupted answer is what the journal holds: a continuation starts from there.
     if (outcome.status != Status::interrupted) finish.content = answer_->folder().content_json();
     finish.model = outcome.version;
-    finish.usage = messages::usage_json(outcome.usage);
+    finish.usage = messages::usage_json(outcome.told);
     if (outcome.status == Status::interrupted || outcome.status == Status::failed)
         finish.error = error_json(outcome.error);
     finish.input_tokens = outcome.usage.prompt_tokens();
