@@ -1,5 +1,6 @@
 // infer-worker bench: how fast prompts come in and tokens go out, in several batch sizes, through the
-// engine itself (scheduler, sampler and text included; no socket). Every sequence has its own prompt.
+// engine itself (scheduler, sampler and text included; no socket). Every sequence has its own prompt,
+// but for its first --cached-tokens, which were computed before the time is taken.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -56,12 +57,24 @@ Sample measure(engine::Forward& forward, const Options& o, uint32_t batch, uint6
     engine::Engine engine(forward, vocabulary, options, watch);
     const base::Clock& clock = base::system_clock();
     uint64_t state = 0x9E3779B97F4A7C15ull * (salt + 1);
-    for (uint32_t n = 0; n < batch; ++n) {
-        engine::Job job;
-        for (uint32_t i = 0; i < o.prompt_tokens; ++i) {
+    const auto draw = [&](std::vector<model::Token>& tokens, uint32_t count) {
+        for (uint32_t i = 0; i < count; ++i) {
             state = state * 6364136223846793005ull + 1442695040888963407ull;  // Knuth's MMIX
-            job.prompt.push_back(static_cast<model::Token>((state >> 33) % forward.vocab_size()));
+            tokens.push_back(static_cast<model::Token>((state >> 33) % forward.vocab_size()));
         }
+    };
+    engine::Job before;
+    if (o.cached_tokens > 0) {
+        draw(before.prompt, o.cached_tokens);
+        before.tenant = "bench";
+        before.credit = 1;
+        (void)engine.submit(engine::Job(before));
+        while (engine.step()) {
+        }
+    }
+    for (uint32_t n = 0; n < batch; ++n) {
+        engine::Job job = before;
+        draw(job.prompt, o.prompt_tokens - o.cached_tokens);
         job.max_tokens = o.decode_tokens + 1;
         job.sampling.temperature = 0;
         job.credit = 1 << 30;
@@ -136,6 +149,12 @@ int bench(const Options& options) {
             {base::Errc::usage, fmt::format("prompt and decode tokens: {} > {}, the context", depth,
                                             o.forward.context_tokens)});
 
+    if (o.cached_tokens >= o.prompt_tokens && o.cached_tokens > 0)
+        return base::report("infer-worker",
+                            {base::Errc::usage, fmt::format("--cached-tokens {}: not less than "
+                                                            "--prompt-tokens {}",
+                                                            o.cached_tokens, o.prompt_tokens)});
+
     std::string out;
     base::JsonWriter json(out);
     json.object()
@@ -146,6 +165,7 @@ int bench(const Options& options) {
         .field("weight_bytes", forward.weight_bytes())
         .field("load_ms", loaded->load_ms)
         .field("prompt_tokens", o.prompt_tokens)
+        .field("cached_tokens", o.cached_tokens)
         .field("decode_tokens", o.decode_tokens)
         .field("repeats", o.repeats)
         .key("results")

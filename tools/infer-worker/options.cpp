@@ -94,6 +94,10 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     auto bench = cli.verb("bench", "measure prefill, and decode in several batch sizes");
     declare_compute(bench, o);
     bench.option("--prompt-tokens", o.prompt_tokens, "tokens of each prompt").range(1, 1 << 20);
+    bench
+        .option("--cached-tokens", o.cached_tokens,
+                "tokens at the prompts' beginning that are in the prefix cache already")
+        .range(0, 1 << 20);
     bench.option("--decode-tokens", o.decode_tokens, "tokens decoded after it").range(1, 1 << 20);
     bench.option("--batch", o.batches, "batch sizes");
     bench.option("--repeats", o.repeats, "runs of each; the median counts").range(1, 100);

@@ -43,6 +43,7 @@ struct Options {
 
     // bench
     uint32_t prompt_tokens = 325;
+    uint32_t cached_tokens = 0;
     uint32_t decode_tokens = 64;
     std::vector<std::string> batches = {"1", "4", "16"};
     uint32_t repeats = 3;
