@@ -39,6 +39,27 @@ def test_usage_is_what_count_tokens_says():
     assert blocks == count
 
 
+def test_a_marked_prefix_is_told_of_and_an_unmarked_one_is_not():
+    def ask(mark, question):
+        block = {"type": "text", "text": "Be brief, and always name a colour. " * 20}
+        if mark:
+            block["cache_control"] = {"type": "ephemeral"}
+        body = dict(pipeline.body(question), system=[block])
+        status, _, message = pipeline.request("POST", "/v1/messages", body)
+        assert status == 200, message
+        _, _, count = pipeline.request("POST", "/v1/messages/count_tokens", {k: body[k] for k in ("model", "messages", "system")})
+        usage = message["usage"]
+        read, made = usage["cache_read_input_tokens"], usage["cache_creation_input_tokens"]
+        assert usage["input_tokens"] + read + made == count["input_tokens"], (usage, count)
+        return read, made
+
+    read, made = ask(True, QUESTION)
+    assert read <= 32 and made > 100, (read, made)
+    again, more = ask(True, "And of Italy?")
+    assert again > 100 and more < 16, (again, more)
+    assert ask(False, "And of Spain?") == (0, 0)
+
+
 def test_sixteen_answers_at_once_are_the_same_bits_as_one_alone():
     alone = pipeline.message("Why is the sky blue?", max_tokens=48)[2]["content"]
     together = in_threads(16, lambda i: pipeline.message("Why is the sky blue?", max_tokens=48)[2]["content"])
