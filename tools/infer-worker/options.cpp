@@ -23,11 +23,11 @@ void declare_compute(base::Verb& verb, Options& o) {
 
 void declare_engine(base::Verb& verb, Options& o) {
     declare_compute(verb, o);
-    verb.option("--slots-max", o.service.engine.slots_max, "requests that are computed together")
-        .range(1, 8192);
     verb.option("--prefix-cache", o.service.engine.prefix_blocks,
                 "KV blocks kept at most for prompts that begin alike; 0: off")
         .range(0, 1 << 22);
+    verb.option("--slots-max", o.service.engine.slots_max, "requests that are computed together")
+        .range(1, 8192);
 }
 
 void declare_simulation(base::Verb& verb, Options& o) {
