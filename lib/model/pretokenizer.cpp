@@ -56,9 +56,15 @@ class Scanner {
         return character;
     }
 
-    // 's 't 'm 'd 're 've 'll
-    size_t contraction(size_t position) const {
-        const std::string_view rest = text_.substr(position + 1, 2);
+    // 's 't 'm 'd 're 've 'll; in the newer patterns in either case
+    size_t contraction(size_t position, bool either_case = false) const {
+        char letters[2] = {};
+        const size_t count = text_.substr(position + 1, 2).copy(letters, 2);
+        if (either_case) {
+            for (char& letter : letters)
+                if (letter >= 'A' && letter <= 'Z') letter = static_cast<char>(letter + 32);
+        }
+        const std::string_view rest(letters, count);
         if (rest.empty()) return 0;
         if (rest[0] == 's' || rest[0] == 't' || rest[0] == 'm' || rest[0] == 'd') return 2;
         if (rest == "re" || rest == "ve" || rest == "ll") return 3;
@@ -66,6 +72,8 @@ class Scanner {
     }
 
     size_t word_end(size_t start) const {
+        if (kind_ == Pretokenizer::qwen2 || kind_ == Pretokenizer::llama_bpe)
+            return newer_word_end(start);
         const Character first = at(start);
         if (kind_ == Pretokenizer::smollm && first.kind == Class::number) return start + first.size;
         if (text_[start] == '\'') {
@@ -96,6 +104,65 @@ class Scanner {
     }
 
   private:
+    bool is_line_end(size_t position) const {
+        return position < text_.size() && (text_[position] == '\r' || text_[position] == '\n');
+    }
+    size_t letters_end(size_t position) const {
+        while (true) {
+            const Character next = at(position);
+            if (next.kind != Class::letter) return position;
+            position += next.size;
+        }
+    }
+
+    // qwen2 and llama-bpe: the alternatives in the order of the pattern.
+    size_t newer_word_end(size_t start) const {
+        const Character first = at(start);
+        if (text_[start] == '\'') {
+            if (const size_t size = contraction(start, true)) return start + size;
+        }
+        if (first.kind == Class::number) {
+            size_t position = start + first.size;
+            for (int left = kind_ == Pretokenizer::llama_bpe ? 2 : 0; left > 0; --left) {
+                const Character next = at(position);
+                if (next.kind != Class::number) break;
+                position += next.size;
+            }
+            return position;
+        }
+        // Letters, led by any one character that is neither a number nor a line's end.
+        if (first.kind == Class::letter) return letters_end(start);
+        if (!is_line_end(start)) {
+            const size_t position = start + first.size;
+            if (at(position).kind == Class::letter) return letters_end(position);
+        }
+        // " ?", symbols, and the line ends behind them
+        size_t position = text_[start] == ' ' ? start + 1 : start;
+        if (at(position).kind == Class::other) {
+            while (true) {
+                const Character next = at(position);
+                if (next.kind != Class::other) break;
+                position += next.size;
+            }
+            while (is_line_end(position)) ++position;
+            return position;
+        }
+        // Spaces: up to the last line end among them; without one, the last is left to what follows.
+        position = start;
+        size_t last = start;
+        size_t line_end = 0;
+        while (true) {
+            const Character next = at(position);
+            if (next.kind != Class::space) {
+                if (line_end > 0) return line_end;
+                return next.kind != Class::end && last > start ? last : position;
+            }
+            last = position;
+            position += next.size;
+            if (is_line_end(last)) line_end = position;
+        }
+    }
+
     Pretokenizer kind_;
     std::string_view text_;
 };
@@ -105,6 +172,8 @@ class Scanner {
 std::optional<Pretokenizer> pretokenizer(std::string_view name) {
     if (name == "smollm") return Pretokenizer::smollm;
     if (name == "gpt-2" || name == "gpt2") return Pretokenizer::gpt2;
+    if (name == "qwen2") return Pretokenizer::qwen2;
+    if (name == "llama-bpe") return Pretokenizer::llama_bpe;
     return std::nullopt;
 }
 

@@ -1,7 +1,7 @@
 // Tokenizer: text to token ids and back, by a model's own vocabulary.
 //
-// Kinds    byte-level BPE (tokenizer.ggml.model "gpt2") with the file's pre-tokenizer; SPM comes with
-//          a later issue, behind the same calls.
+// Kinds    byte-level BPE (tokenizer.ggml.model "gpt2") with the file's pre-tokenizer, and
+//          SentencePiece ("llama", model/spm.hpp), behind the same calls.
 // Source   Byte-level BPE: Radford et al. 2019, "Language models are unsupervised multitask learners";
 //          merges by least rank, leftmost on ties, on a heap: O(n log n) in a word's length.
 // Text     encode() treats every byte as plain text: what a user writes can never become a control
@@ -36,6 +36,8 @@ class Tokenizer {
     // Appends the ids of `text` taken as plain text (no BOS, no specials). Invalid UTF-8 is encoded
     // byte by byte and comes back byte for byte. A byte for which the vocabulary has no token gives
     // none and is lost, as in the reference tokenizers (SmolLM2 lacks 21, such as 0x04 and 0xff).
+    // SentencePiece: `text` is taken as one piece, which begins with a space of its own if the file
+    // asks for it (add_space_prefix; on where the file is silent, as its readers have always had it).
     void encode(std::string_view text, std::vector<Token>& out) const;
     std::vector<Token> encode(std::string_view text) const;
     // The id of a control token by its exact spelling; nullopt if the vocabulary has none.
@@ -53,8 +55,8 @@ class Tokenizer {
     std::optional<Token> bos() const;
     std::optional<Token> eos() const;
     bool add_bos() const;
-    std::string_view kind() const;  // "gpt2"
-    std::string_view pre() const;   // "smollm"
+    std::string_view kind() const;  // "gpt2" or "llama"
+    std::string_view pre() const;   // "smollm"; of kind "llama" a name without effect
 
     // The parts of HASH.tok that are the tokenizer's (model/artifact.hpp writes the rest).
     void save(std::string& out) const;
