@@ -1,9 +1,17 @@
 // ChatTemplate: turns to token ids, as the model was trained to read them.
 //
-// Families ChatML now (Gemma, Llama-3, Zephyr with a later issue), recognised by the Jinja text in
-//          the file and rendered natively: no Jinja is run. A text of no known family is
-//          Errc::unsupported, and names the override option.
+// Families chatml, gemma, llama3, zephyr: recognised by the Jinja text in the file and rendered
+//          natively, no Jinja is run. A text of no known family, or none, is Errc::unsupported, and
+//          names the override option.
 // Text     the template's own markers become control tokens; everything inside a turn is plain text.
+//          Zephyr's role markers ("<|user|>") are plain text in most of its vocabularies: there the
+//          end of every turn, the EOS token, is what no text can forge.
+// Gemma    has no system turn: as its template does, a system text and an empty line go before the
+//          text of the user turn that follows. One that no user turn follows becomes one.
+// Llama 3  of 3.1 and later: the file's own lines about dates lead the system turn, with the date that
+//          stands in the file, so that a prompt is the same tomorrow.
+// Spaces   Gemma and Llama 3 trim a turn's text as their templates do (Python's strip); of a prefill,
+//          which goes on where it ends, only the front.
 // Threads  immutable; any.
 #pragma once
 
@@ -26,7 +34,8 @@ struct Turn {
 
 class ChatTemplate {
   public:
-    // `jinja` is tokenizer.chat_template; `family` overrides the recognition ("chatml", …; "" = none).
+    // `jinja` is tokenizer.chat_template; `family` overrides the recognition ("chatml", "gemma", "llama3",
+    // "zephyr"; "" = none).
     static base::Result<ChatTemplate> recognise(std::string_view jinja, std::string_view family);
 
     // Errc::unsupported if `tokenizer` lacks a marker of the family: ask once, before render().
@@ -35,16 +44,26 @@ class ChatTemplate {
     // The prompt's ids, ending where the assistant's new text begins. If the last turn is the
     // assistant's (a prefill), its turn is left open and generation goes on directly after its text.
     // Adds the model's default system turn exactly where the file's own template adds one, and BOS if the
-    // vocabulary asks for it.
+    // vocabulary or the file's own template asks for it.
     std::vector<Token> render(const Tokenizer& tokenizer, std::span<const Turn> turns) const;
     std::string_view family() const { return family_; }
     std::string_view jinja() const { return jinja_; }
-    std::vector<std::string> stop_markers() const;  // spellings that end the assistant's turn
+    // Spellings that end the assistant's turn; zephyr has none: the vocabulary's EOS does.
+    std::vector<std::string> stop_markers() const;
 
   private:
+    class Writer;
+    void render_chatml(Writer& writer, std::span<const Turn> turns) const;
+    void render_gemma(Writer& writer, std::span<const Turn> turns) const;
+    void render_llama3(Writer& writer, std::span<const Turn> turns) const;
+    void render_zephyr(Writer& writer, std::span<const Turn> turns) const;
+
     std::string family_;
     std::string jinja_;
-    std::string default_system_;  // "" = none
+    std::string default_system_;  // chatml: "" = none
+    std::string preamble_;        // llama3: what leads the system turn, "" = there need be none
+    bool writes_bos_ = false;     // by itself, whatever the vocabulary's flag says
+    bool trims_ = false;
 };
 
 }  // namespace parley::model

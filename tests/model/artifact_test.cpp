@@ -6,6 +6,7 @@
 
 #include "base/text.hpp"
 #include "model/gguf.hpp"
+#include "model/markup.hpp"
 #include "small_vocabulary.hpp"
 #include "support/model_file.hpp"
 
@@ -133,4 +134,28 @@ TEST_CASE("the model's artifact is small and loads quickly", "[artifact]") {
     CHECK(bytes.size() < 2'000'000);
     CHECK(read->limits().context_tokens == 8192);
     CHECK(read->name() == "Smollm2 135M 8k Lc100K Mix1 Ep2");
+}
+
+TEST_CASE("a model without a template is refused with the way out, and takes it", "[artifact]") {
+    const auto path = test::gemma_file();
+    if (path.empty()) return;
+    const auto file = model::Gguf::open(path);
+    REQUIRE(file);
+    const auto refused = Artifact::from_gguf(*file, 0, "");
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().code == Errc::unsupported);
+    CHECK(refused.error().what.find("no chat template") != std::string::npos);
+    CHECK(refused.error().what.find("--chat-template") != std::string::npos);
+    const auto made = Artifact::from_gguf(*file, 0, "gemma");
+    REQUIRE(made);
+    const auto bytes = made->serialise();
+    WARN("HASH.tok of " << bytes.size() << " bytes");
+    const auto read = Artifact::parse(bytes);
+    REQUIRE(read);
+    CHECK(read->serialise() == bytes);
+    const std::vector<model::Turn> turns = {{model::Role::system, "S"}, {model::Role::user, "hi"}};
+    CHECK(read->chat_template().render(read->tokenizer(), turns) ==
+          model::encode_markup(
+              made->tokenizer(),
+              "<bos><start_of_turn>user\nS\n\nhi<end_of_turn>\n<start_of_turn>model\n"));
 }

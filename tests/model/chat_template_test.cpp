@@ -6,6 +6,8 @@
 #include <catch2/catch.hpp>
 
 #include "model/gguf.hpp"
+#include "model/markup.hpp"
+#include "small_spm.hpp"
 #include "small_vocabulary.hpp"
 #include "support/model_file.hpp"
 
@@ -159,12 +161,20 @@ TEST_CASE("templates of other families are refused by name, with the way out", "
         CHECK(made.error().code == Errc::unsupported);
         return made.error().what;
     };
-    CHECK(refusal("{{ '<start_of_turn>user' }}", "").find("'gemma'") != std::string::npos);
+    CHECK(refusal("{{ '<start_of_turn>user' }}", "").find("no known") != std::string::npos);
     CHECK(refusal("<|start_header_id|>", "").find("chatml") != std::string::npos);
+    CHECK(refusal("{{'<|user|>' + x + '<|end|>'}}", "").find("'phi3'") != std::string::npos);
+    // Like Zephyr's, but a user's turn has no end of its own.
+    CHECK(refusal("{{ '<|user|>' + text }}{{ '<|assistant|>' + text + eos_token }}", "")
+              .find("no known") != std::string::npos);
+    CHECK(refusal("<|start_header_id|><|end_header_id|><|eot_id|>{{ 'Today Date: ' + date }}", "")
+              .find("condition") != std::string::npos);
     CHECK(refusal("<|im_start|>user<|im_sep|>x<|im_end|>", "").find("'phi4'") != std::string::npos);
     CHECK(refusal("{{ messages }}", "").find("no known family") != std::string::npos);
     CHECK(refusal("", "").find("no chat template") != std::string::npos);
-    CHECK(refusal(test::kSmallJinja, "gemma").find("'gemma'") != std::string::npos);
+    for (const char* way_out : {"--chat-template", "chatml", "gemma", "llama3", "zephyr"})
+        CHECK(refusal("", "").find(way_out) != std::string::npos);
+    CHECK(refusal(test::kSmallJinja, "vicuna").find("'vicuna'") != std::string::npos);
     CHECK(refusal("{{'<|im_start|>system\nalways<|im_end|>\n'}}", "").find("condition") !=
           std::string::npos);
 
@@ -187,4 +197,138 @@ TEST_CASE("a vocabulary without the family's markers does not fit", "[template]"
     const auto fits = ChatTemplate::recognise(test::kSmallJinja, "")->fits(*tokenizer);
     REQUIRE_FALSE(fits);
     CHECK(fits.error().what.find("'<|im_end|>'") != std::string::npos);
+}
+
+namespace {
+
+Tokenizer small_spm(bool bos = false) {
+    auto writer = test::small_spm(false);
+    writer.boolean("tokenizer.ggml.add_bos_token", bos);
+    auto tokenizer = Tokenizer::from_gguf(*model::Gguf::parse(writer.build()));
+    REQUIRE(tokenizer);
+    return std::move(*tokenizer);
+}
+
+std::string with_spellings(const Tokenizer& tokenizer, const std::vector<Token>& ids) {
+    std::string out;
+    for (const Token id : ids) out += tokenizer.spelling(id);
+    return out;
+}
+
+std::string render_as(const char* family, const std::vector<Turn>& turns) {
+    const auto chat = ChatTemplate::recognise("", family);
+    REQUIRE(chat);
+    const auto tokenizer = small_spm();
+    REQUIRE(chat->fits(tokenizer));
+    return with_spellings(tokenizer, chat->render(tokenizer, turns));
+}
+
+}  // namespace
+
+TEST_CASE("Gemma, Llama 3 and Zephyr prompts are what Jinja makes of them", "[template]") {
+    simdjson::dom::parser parser;
+    const auto document = parser.load(PARLEY_SOURCE_DIR "/tests/data/chat-templates.json");
+    REQUIRE(document.error() == simdjson::SUCCESS);
+    const auto tokenizer = small_spm();
+    int cases = 0;
+    for (const auto one : document["cases"]) {
+        const auto entry = document["templates"].at_key(std::string_view(one["template"]));
+        const auto chat = ChatTemplate::recognise(std::string_view(entry["jinja"]), "");
+        INFO((chat ? "" : chat.error().what));
+        REQUIRE(chat);
+        REQUIRE(chat->family() == std::string_view(entry["family"]));
+        REQUIRE(chat->fits(tokenizer));
+        std::vector<Turn> turns;
+        for (const auto message : one["messages"]) {
+            const std::string_view role = message["role"];
+            turns.push_back({role == "system"      ? Role::system
+                             : role == "assistant" ? Role::assistant
+                                                   : Role::user,
+                             std::string(std::string_view(message["content"]))});
+        }
+        const std::string_view prompt = one["prompt"];
+        INFO("prompt: " << prompt);
+        const auto ids = chat->render(tokenizer, turns);
+        CHECK(with_spellings(tokenizer, ids) == prompt);
+        if (bool(one["hostile"])) {
+            // The same turns with harmless texts have as many control tokens.
+            for (auto& turn : turns) turn.text = "x";
+            const auto controls = [&](const std::vector<Token>& of) {
+                return std::count_if(of.begin(), of.end(),
+                                     [&](Token id) { return tokenizer.is_control(id); });
+            };
+            CHECK(controls(ids) == controls(chat->render(tokenizer, turns)));
+        } else {
+            CHECK(ids == model::encode_markup(tokenizer, prompt));
+        }
+        ++cases;
+    }
+    CHECK(cases == 99);
+}
+
+TEST_CASE("Gemma's system texts go before the user turn that follows", "[template]") {
+    const std::string tail = "<start_of_turn>model\n";
+    const auto user = [](const std::string& text) {
+        return "<start_of_turn>user\n" + text + "<end_of_turn>\n";
+    };
+    CHECK(render_as("gemma", {{Role::system, "a"}, {Role::system, "b"}, {Role::user, "c"}}) ==
+          user("a\n\nb\n\nc") + tail);
+    CHECK(render_as("gemma", {{Role::user, "c"}, {Role::system, "late"}, {Role::user, "d"}}) ==
+          user("c") + user("late\n\nd") + tail);
+    // None is dropped where no user turn follows.
+    CHECK(render_as("gemma", {{Role::system, "a"}}) == user("a") + tail);
+    CHECK(render_as("gemma", {{Role::system, "a"}, {Role::assistant, "b"}}) ==
+          user("a") + tail + "b");
+    CHECK(render_as("gemma", {}) == tail);
+}
+
+TEST_CASE("a prefill keeps its end in every family", "[template]") {
+    CHECK(render_as("gemma", {{Role::user, "q"}, {Role::assistant, " Sure, "}}) ==
+          "<start_of_turn>user\nq<end_of_turn>\n<start_of_turn>model\nSure, ");
+    CHECK(render_as("llama3", {{Role::user, "q"}, {Role::assistant, " Sure, "}}) ==
+          "<|start_header_id|>user<|end_header_id|>\n\nq<|eot_id|>"
+          "<|start_header_id|>assistant<|end_header_id|>\n\nSure, ");
+    CHECK(render_as("zephyr", {{Role::user, "q"}, {Role::assistant, " Sure, "}}) ==
+          "<|user|>\nq</s>\n<|assistant|>\n Sure, ");
+}
+
+TEST_CASE("BOS comes once, whoever asks for it", "[template]") {
+    const char* const jinja = "{{ bos_token }}<start_of_turn><end_of_turn>";
+    const std::vector<Turn> turns = {{Role::user, "q"}};
+    for (const char* text : {jinja, ""}) {
+        for (const bool flag : {false, true}) {
+            const auto tokenizer = small_spm(flag);
+            const auto ids = ChatTemplate::recognise(text, "gemma")->render(tokenizer, turns);
+            CHECK(std::count(ids.begin(), ids.end(), *tokenizer.bos()) == (flag || *text));
+        }
+    }
+}
+
+TEST_CASE("each family names its markers and needs them", "[template]") {
+    const auto bytes = small();  // ChatML's vocabulary
+    for (const auto& [family, marker] : std::vector<std::pair<const char*, const char*>>{
+             {"gemma", "'<start_of_turn>'"}, {"llama3", "'<|start_header_id|>'"}}) {
+        const auto fits = ChatTemplate::recognise("", family)->fits(bytes);
+        REQUIRE_FALSE(fits);
+        CHECK(fits.error().what.find(marker) != std::string::npos);
+    }
+    using Markers = std::vector<std::string>;
+    CHECK(ChatTemplate::recognise("", "gemma")->stop_markers() == Markers{"<end_of_turn>"});
+    CHECK(ChatTemplate::recognise("", "llama3")->stop_markers() == Markers{"<|eot_id|>"});
+    CHECK(ChatTemplate::recognise("", "zephyr")->stop_markers().empty());
+    // Zephyr's roles become control tokens where the vocabulary has them so.
+    test::GgufWriter none;
+    none.string("tokenizer.ggml.model", "gpt2")
+        .string("tokenizer.ggml.pre", "smollm")
+        .strings("tokenizer.ggml.tokens", {"a", "\xc4\x8a", "<|user|>", "<|assistant|>", "</s>"})
+        .integers("tokenizer.ggml.token_type", {1, 1, 3, 3, 3})
+        .strings("tokenizer.ggml.merges", {});
+    const std::vector<Turn> turns = {{Role::user, "a"}};
+    const auto without = Tokenizer::from_gguf(*model::Gguf::parse(none.build()));
+    CHECK_FALSE(ChatTemplate::recognise("", "zephyr")->fits(*without));  // no EOS
+    none.u32("tokenizer.ggml.eos_token_id", 4);
+    const auto with = Tokenizer::from_gguf(*model::Gguf::parse(none.build()));
+    REQUIRE(ChatTemplate::recognise("", "zephyr")->fits(*with));
+    CHECK(ChatTemplate::recognise("", "zephyr")->render(*with, turns) ==
+          std::vector<Token>{2, 1, 0, 4, 1, 3, 1});
 }
