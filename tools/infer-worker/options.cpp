@@ -5,8 +5,9 @@ namespace {
 
 void declare_model(base::Verb& verb, Options& o) {
     verb.option("--model", o.model, "GGUF file").env("PARLEY_MODEL");
-    verb.option("--chat-template", o.chat_template,
-                "template family (chatml) where the file's own is not recognised");
+    verb.option(
+        "--chat-template", o.chat_template,
+        "template family (chatml, gemma, llama3, zephyr) where the file's own is not recognised");
 }
 
 void declare_compute(base::Verb& verb, Options& o) {
