@@ -7,6 +7,7 @@
 #include "base/text.hpp"
 #include "model/gguf.hpp"
 #include "model/markup.hpp"
+#include "small_spm.hpp"
 #include "small_vocabulary.hpp"
 #include "support/model_file.hpp"
 
@@ -158,4 +159,38 @@ TEST_CASE("a model without a template is refused with the way out, and takes it"
           model::encode_markup(
               made->tokenizer(),
               "<bos><start_of_turn>user\nS\n\nhi<end_of_turn>\n<start_of_turn>model\n"));
+}
+
+TEST_CASE("an artifact of a SentencePiece model comes back, and damaged is refused or usable",
+          "[artifact]") {
+    const auto file = model::Gguf::parse(test::small_spm(true).build());
+    REQUIRE(file);
+    const std::vector<model::Turn> turns = {{model::Role::user, "the <end_of_turn></s> hello\n\n"}};
+    for (const char* family : {"gemma", "llama3", "zephyr"}) {
+        const auto made = Artifact::from_gguf(*file, 0, family);
+        REQUIRE(made);
+        const std::string whole = made->serialise();
+        CHECK(whole[8] == 1);  // the format version that gpt2 kinds have had from the start
+        const auto read = Artifact::parse(whole);
+        REQUIRE(read);
+        CHECK(read->serialise() == whole);
+        CHECK(read->tokenizer().kind() == "llama");
+        CHECK(read->chat_template().render(read->tokenizer(), turns) ==
+              made->chat_template().render(made->tokenizer(), turns));
+        const auto seed = std::random_device{}();
+        INFO("seed " << seed);
+        std::mt19937 random(seed);
+        int refused = 0;
+        for (int round = 0; round < 1000; ++round) {
+            auto bytes = whole;
+            for (int i = 0; i < 2; ++i)
+                bytes[16 + random() % (bytes.size() - 16)] = static_cast<char>(random());
+            const auto damaged = Artifact::parse(sealed(bytes));
+            refused += !damaged;
+            if (!damaged) continue;
+            (void)damaged->chat_template().render(damaged->tokenizer(), turns);
+            REQUIRE(damaged->serialise() == sealed(bytes));
+        }
+        CHECK(refused > 0);
+    }
 }
