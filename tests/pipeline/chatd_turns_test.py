@@ -98,6 +98,15 @@ def test_a_second_send_to_a_running_branch_is_409_with_the_running_id():
     stream.close()
 
 
+def test_an_answer_whose_conversation_is_deleted_ends_and_says_so():
+    path = conversation()
+    stream = read_cut(path, send_body(max_tokens=400), 2)
+    assert pipeline.request("DELETE", path.removesuffix("/messages"))[0] == 200
+    rest = stream.read()
+    assert rest.error == {"type": "not_found_error", "message": "the conversation was deleted"}, rest.error
+    stream.close()
+
+
 def test_an_answer_cut_by_the_death_of_chatd_goes_on_with_the_same_bits():
     whole = pipeline.stream(conversation(), send_body()).text
     path = conversation()

@@ -155,9 +155,20 @@ void Turn::on_outcome(chat::Answer&, const chat::Outcome& outcome) {
     outcome_ = outcome;
     if (journal_->fenced()) {
         durable_ = true;  // by another's hand
-        return tell(nullptr, outcome.error);
+        return tell(nullptr, why_fenced());
     }
     write_end(outcome);
+}
+
+// A conversation that is deleted takes its running answer along.
+ApiError Turn::why_fenced() const {
+    store::Reader* reader = app_.store->reader();
+    if (reader) {
+        const auto row = reader->message(begin_.message.conv, begin_.message.id);
+        if (!row && row.error().code == base::Errc::not_found)
+            return ApiError::of(ErrorType::not_found_error, "the conversation was deleted");
+    }
+    return ApiError::unavailable("another server has taken this answer over", 1);
 }
 
 void Turn::write_end(const chat::Outcome& outcome) {

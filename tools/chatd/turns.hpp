@@ -57,6 +57,7 @@ class Turn final : public Call, public chat::AnswerHost, public std::enable_shar
     void wait(Waiter waiter);
     void answer(const Waiter& waiter);
     bool good() const;
+    messages::ApiError why_fenced() const;
     void write_end(const chat::Outcome& outcome);
     void ended(const store::CommandReply& reply, const chat::Outcome& outcome);
     void tell(const store::MessageRow* row, const messages::ApiError& error);
