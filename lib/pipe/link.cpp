@@ -72,6 +72,7 @@ struct Link::Impl {
     bool stepping = false;
     bool woken = false;
     bool any_dead = false;
+    bool connected = false;  // of a side that connects: there is somebody to say HELLO to
     int64_t next_tick_ms = 0, last_tick_ms = 0, next_status_ms = 0;
     int64_t next_hello_ms = 0, backoff_ms = kBackoffLeastMs;
     std::mt19937_64 random{std::random_device{}()};
@@ -132,11 +133,17 @@ Result<void> Link::Impl::open_socket() {
             // Never twice the same: a ROUTER ignores a second peer with a known id in silence.
             s.set(zmq::sockopt::routing_id,
                   base::random_id(options.hello.name.substr(0, 40) + "-"));
-            s.set(zmq::sockopt::immediate, true);
+            // Not ZMQ_IMMEDIATE, though it would keep HELLO back until there is a connection: when one
+            // breaks it takes the pipe away in the midst of a message that is being read, and libzmq
+            // aborts (fq.cpp: !_more). HELLO waits for the monitor instead; what is queued for a
+            // connection that broke goes with the socket, in reconnect().
             s.set(zmq::sockopt::reconnect_ivl, static_cast<int>(kBackoffLeastMs));
             s.set(zmq::sockopt::reconnect_ivl_max, static_cast<int>(kBackoffMostMs));
             const std::string watch = "inproc://" + base::random_id("monitor-");
-            if (zmq_socket_monitor(s.handle(), watch.c_str(), ZMQ_EVENT_DISCONNECTED) == 0) {
+            connected = true;  // without a monitor HELLO goes out blindly
+            if (zmq_socket_monitor(s.handle(), watch.c_str(),
+                                   ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED) == 0) {
+                connected = false;
                 monitor =
                     std::make_unique<zmq::socket_t>(context.impl().zmq, zmq::socket_type::pair);
                 monitor->set(zmq::sockopt::linger, 0);
@@ -377,9 +384,10 @@ void Link::Impl::check_monitor() {
     try {
         while (monitor->recv(frame, zmq::recv_flags::dontwait)) {
             uint16_t event = 0;
-            if (frame.size() >= 2 && !lost) {
+            if (frame.size() >= 2) {
                 std::memcpy(&event, frame.data(), 2);
-                lost = event == ZMQ_EVENT_DISCONNECTED;
+                connected = event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED;
+                lost = lost || event == ZMQ_EVENT_DISCONNECTED;
             }
             while (frame.more() && monitor->recv(frame, zmq::recv_flags::dontwait)) {
             }
@@ -397,7 +405,7 @@ void Link::Impl::tick(bool drained) {
     const bool late = last_tick_ms != 0 && at - last_tick_ms > kLateMs;
     last_tick_ms = at;
     next_tick_ms = at + kTickMs;
-    if (!binds() && rows.empty() && at >= next_hello_ms) {
+    if (!binds() && connected && rows.empty() && at >= next_hello_ms) {
         if (put({}, Message{Verb::hello, {}, to_meta(options.hello), {}}) == Sent::yes) {
             next_hello_ms = at + backoff_ms +
                             static_cast<int64_t>(random() % static_cast<uint64_t>(backoff_ms));

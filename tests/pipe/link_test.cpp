@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <thread>
 #include <zmq.hpp>
 
 #include "pipe/answerer.hpp"
@@ -418,6 +419,51 @@ TEST_CASE("a reader that never reads is given up when its queue is full, others 
     REQUIRE(pair.until([&] { return pair.echo.asks.size() == 2; }));
     REQUIRE(pair.answerer->event("other", {}, "fine").has_value());
     REQUIRE(pair.until([&] { return pair.log.events["other"].size() == 1; }));
+}
+
+// With ZMQ_IMMEDIATE libzmq takes the pipe away in the midst of a message when the connection breaks
+// while a backlog is being read, and then aborts (fq.cpp: !_more).
+TEST_CASE("a connection that breaks under a backlog costs the peer, never the process", "[pipe]") {
+    const std::string status = R"({"running":0,"longest_ms":1})";
+    for (int round = 0; round < 30; ++round) {
+        Pair pair(100, [](LinkOptions& o) { o.peer_timeout_ms = 20'000; });
+        pair.asker.reset();
+        pair.answerer.reset();
+        pair.log = {};
+        zmq::context_t context;
+        auto server = std::make_unique<zmq::socket_t>(context, zmq::socket_type::router);
+        server->set(zmq::sockopt::linger, 0);
+        server->set(zmq::sockopt::sndhwm, 0);
+        server->bind(pair.endpoint);
+        pair.dial([](LinkOptions& o) { o.peer_timeout_ms = 20'000; });
+        std::string routing;
+        const auto say = [&](const char* verb, const std::string& meta) {
+            for (const std::string& frame :
+                 {routing, std::string("parley/1"), std::string(verb), std::string(), meta})
+                server->send(zmq::buffer(frame), zmq::send_flags::sndmore);
+            server->send(zmq::buffer(std::string()), zmq::send_flags::none);
+        };
+        REQUIRE(pair.until([&] {
+            zmq::message_t frame;
+            if (!server->recv(frame, zmq::recv_flags::dontwait)) return false;
+            routing = frame.to_string();
+            while (frame.more()) (void)server->recv(frame);
+            return true;
+        }));
+        say("HELLO", R"({"role":"answerer","name":"s","boot":"B1"})");
+        REQUIRE(pair.until([&] { return pair.log.ups == 1; }));
+        for (int i = 0; i < 7000; ++i) say("STATUS", status);  // fewer than the bound of the queue
+        ::usleep(60'000);                                      // so that all of it arrives
+        // Takes notice of it, so that libzmq's hundredth recv falls into the midst of a message.
+        REQUIRE(pair.asker->link().readable());
+        std::thread closing([&server, round] {
+            ::usleep(200 * static_cast<useconds_t>(round));  // while the other side reads
+            server.reset();
+        });
+        const bool down = pair.until([&] { return pair.log.downs == 1; });
+        closing.join();
+        REQUIRE(down);
+    }
 }
 
 TEST_CASE("a gap in the numbers breaks the attempt off, retryable", "[pipe]") {

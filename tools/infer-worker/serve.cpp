@@ -128,8 +128,8 @@ pipe::AnswererOptions answerer_options(const Options& o, const model::Artifact& 
     out.link.hello.zone = o.zone;
     out.link.hello.slots = o.service.engine.slots_max;
     out.link.hello.queue = o.service.engine.queue_max;
-    out.link.hello.models = {{artifact.hash(), name_of(o),
-                              artifact.architecture(), artifact.limits().context_tokens,
+    out.link.hello.models = {{artifact.hash(), name_of(o), artifact.architecture(),
+                              artifact.limits().context_tokens,
                               artifact.limits().output_tokens_max}};
     out.requests_max = o.service.engine.slots_max + o.service.engine.queue_max;
     return out;
@@ -232,7 +232,7 @@ int serve(Options o, int argc, const char* const* argv) {
     }
     const size_t cut = service.live();
     service.abandon("draining");
-    // A connecting peer drops what it has not read when the connection breaks (ZMQ_IMMEDIATE): give it
+    // A connecting peer drops what it has not read when the connection breaks: give it
     // the time to read its ENDs.
     const int64_t close_ms = base::system_clock().mono_ms() + kCloseMs;
     while ((*answerer)->link().up() && base::system_clock().mono_ms() < close_ms) loop.run_once(5);
