@@ -27,6 +27,11 @@ std::string error_json(const ApiError& error) {
     return out;
 }
 
+// A conversation that is deleted takes its running answer along.
+ApiError deleted() {
+    return ApiError::of(ErrorType::not_found_error, "the conversation was deleted");
+}
+
 void write_pair(base::JsonWriter& w, const store::MessageRow& user_message,
                 const store::MessageRow& message, uint32_t truncated) {
     w.key("user_message");
@@ -160,13 +165,11 @@ void Turn::on_outcome(chat::Answer&, const chat::Outcome& outcome) {
     write_end(outcome);
 }
 
-// A conversation that is deleted takes its running answer along.
 ApiError Turn::why_fenced() const {
     store::Reader* reader = app_.store->reader();
     if (reader) {
         const auto row = reader->message(begin_.message.conv, begin_.message.id);
-        if (!row && row.error().code == base::Errc::not_found)
-            return ApiError::of(ErrorType::not_found_error, "the conversation was deleted");
+        if (!row && row.error().code == base::Errc::not_found) return deleted();
     }
     return ApiError::unavailable("another server has taken this answer over", 1);
 }
@@ -207,7 +210,10 @@ void Turn::ended(const store::CommandReply& reply, const chat::Outcome& outcome)
     if (told_) return leave_if_done();
     if (!reply.ok()) return tell(nullptr, api_error_of(reply));
     const auto row = store::from_json<store::MessageRow>(member_json(reply.json, "message"));
-    tell(row ? &*row : nullptr, outcome.error);
+    if (row)
+        tell(&*row, outcome.error);
+    else
+        tell(nullptr, deleted());
     leave_if_done();
 }
 
