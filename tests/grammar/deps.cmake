@@ -1,0 +1,1 @@
+set(TEST_DEPENDS parley_model)
