@@ -69,6 +69,7 @@ base::Result<Handle> Engine::submit(Job job) {
     s.produced_max = static_cast<uint32_t>(std::min<uint64_t>(s.job.max_tokens, room));
     s.clamped = s.job.max_tokens > room;
     s.credit = s.job.credit;
+    if (auto fits = replay_grammar(s); !fits) return base::fail(fits.error());
     s.tokens = std::move(s.job.prompt);
     if (options_.prefix_blocks > 0)
         s.root = s.job.tenant.empty()
@@ -79,6 +80,23 @@ base::Result<Handle> Engine::submit(Job job) {
     scheduler_.add(s);
     sequences_.emplace(handle, std::move(sequence));
     return handle;
+}
+
+base::Result<void> Engine::replay_grammar(Sequence& s) const {
+    if (!s.matcher) return {};
+    if (!s.job.stops.empty())
+        return base::fail(base::Errc::invalid, "stop_sequences: not beside a grammar, which they cut");
+    for (const Token token : s.job.produced)
+        if (!s.matcher->accept(token, vocabulary_.bytes(token)))
+            return base::fail(base::Errc::invalid,
+                              fmt::format("produced: token {} does not fit the grammar", token));
+    const uint64_t needed = s.job.produced.size() + s.matcher->tokens_least();
+    if (s.produced_max > 0 && needed > s.produced_max)
+        return base::fail(base::Errc::invalid,
+                          fmt::format("max_tokens: {} are left for the answer, and the shortest that "
+                                      "fits the grammar may need {}",
+                                      s.produced_max, needed));
+    return {};
 }
 
 // Brings penalties, stop matcher, text and the random position to where the earlier attempt was.
@@ -93,6 +111,7 @@ void Engine::replay(Sequence& s) {
         if (s.ended) break;
     }
     s.text_seen = s.job.released > 0;
+    if (!s.ended && s.matcher && s.matcher->over()) s.ended = Finish::end_turn;
     if (!s.ended && s.produced() > 0 && s.produced() >= s.produced_max)
         s.ended = s.clamped ? Finish::context_full : Finish::max_tokens;
     s.job.produced.clear();
@@ -246,8 +265,10 @@ void Engine::run_forward() {
         s.computed += rows.count;
         scheduler_.advanced(s);
         if (!rows.samples || s.produced_max == 0) continue;
+        std::span<const uint64_t> allowed;
+        if (s.matcher) allowed = s.matcher->mask(s.produced_max - s.produced());
         choices_.push_back(
-            s.sampler.pick(logits.subspan(row * vocab, vocab), s.produced(), scratch_));
+            s.sampler.pick(logits.subspan(row * vocab, vocab), s.produced(), scratch_, allowed));
         ++row;
     }
 }
@@ -283,12 +304,18 @@ void Engine::chosen(Sequence& s, Token token, int64_t now_ns) {
         fail(s, {base::Errc::internal, "the model gave no number for any token"});
         return;
     }
+    if (s.matcher && !s.matcher->accept(token, vocabulary_.bytes(token))) {
+        fail(s, {base::Errc::internal, "the grammar allowed no token"});
+        return;
+    }
     s.tokens.push_back(token);
     s.sampler.produced(token);
     if (vocabulary_.ends_answer(token))
         finish(s, Finish::end_turn, now_ns);
     else if (s.text.feed(token, vocabulary_.bytes(token)))
         finish(s, Finish::stop_sequence, now_ns);
+    else if (s.matcher && s.matcher->over())  // complete: no token to say so is asked of the model
+        finish(s, Finish::end_turn, now_ns);
     else if (s.produced() >= s.produced_max)
         finish(s, s.clamped ? Finish::context_full : Finish::max_tokens, now_ns);
     else

@@ -113,7 +113,9 @@ class Engine {
     ~Engine();
 
     // Errc::too_large "prompt is too long: N tokens > M maximum", Errc::invalid for a sampling
-    // option or a prompt without tokens, Errc::again when queue_max wait.
+    // option or a prompt without tokens, Errc::again when queue_max wait. With a grammar also
+    // Errc::invalid when the tokens left are fewer than the shortest text surely needs, when
+    // `produced` does not fit it, or beside stop sequences.
     base::Result<Handle> submit(Job job);
     // Ends it without a word to the sink; nullopt when there is no such sequence (any more).
     std::optional<Finished> cancel(Handle handle);
@@ -139,6 +141,7 @@ class Engine {
     void finish(Sequence& sequence, Finish reason, int64_t now_ns);
     void fail(Sequence& sequence, base::Error error);
     void replay(Sequence& sequence);
+    base::Result<void> replay_grammar(Sequence& sequence) const;
     uint32_t rows_for(int64_t target_ms) const;
     Finished summary(const Sequence& sequence) const;
     Reuse reuse(const Sequence& sequence) const;

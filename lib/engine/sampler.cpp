@@ -72,6 +72,18 @@ double sum_of(std::span<const Candidate> candidates) {
     return sum;
 }
 
+// Takes the tokens without a bit out of the row. Most words are all or nothing.
+void forbid(std::span<float> logits, std::span<const uint64_t> allowed) {
+    constexpr float kNo = -std::numeric_limits<float>::infinity();
+    for (size_t first = 0; first < logits.size(); first += 64) {
+        const uint64_t bits = first / 64 < allowed.size() ? allowed[first / 64] : 0;
+        if (bits == ~uint64_t{0}) continue;
+        const size_t count = std::min<size_t>(64, logits.size() - first);
+        for (size_t i = 0; i < count; ++i)
+            if ((bits >> i & 1) == 0) logits[first + i] = kNo;
+    }
+}
+
 // Sorts just so many that their sum reaches `wanted`, and drops the rest. Most rows need a few.
 void nucleus(double wanted, std::vector<Candidate>& kept) {
     size_t sorted = 0;
@@ -140,7 +152,9 @@ void Sampler::penalise(std::span<float> logits) const {
     }
 }
 
-Token Sampler::pick(std::span<float> logits, uint64_t index, SamplerScratch& scratch) const {
+Token Sampler::pick(std::span<float> logits, uint64_t index, SamplerScratch& scratch,
+                    std::span<const uint64_t> allowed) const {
+    if (!allowed.empty()) forbid(logits, allowed);
     if (has_penalties()) penalise(logits);
     const Token best = greatest(logits, scratch.block_max);
     if (best == kNoToken || options_.temperature <= 0.0f || options_.top_k == 1) return best;

@@ -55,8 +55,10 @@ class Sampler {
 
     void saw_prompt(std::span<const model::Token> tokens);
     void produced(model::Token token);
-    // Changes `logits` (penalties).
-    model::Token pick(std::span<float> logits, uint64_t index, SamplerScratch& scratch) const;
+    // Changes `logits` (penalties, and what is not allowed). `allowed`: one bit a token, tokens past
+    // its end are not; empty: all are.
+    model::Token pick(std::span<float> logits, uint64_t index, SamplerScratch& scratch,
+                      std::span<const uint64_t> allowed = {}) const;
 
   private:
     struct Seen {

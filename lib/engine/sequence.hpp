@@ -18,6 +18,7 @@
 #include "engine/prefix_cache.hpp"
 #include "engine/sampler.hpp"
 #include "engine/text_stage.hpp"
+#include "grammar/mask.hpp"
 #include "model/tokenizer.hpp"
 
 namespace parley::engine {
@@ -44,6 +45,9 @@ struct Job {
     uint64_t released = 0;
     // Whose requests may read each other's KV blocks (the org). "": no one's but its own.
     std::string tenant;
+    // What the text must be; null: anything. Not beside `stops`, which would cut it. It is complete
+    // unless a deadline, a cancel or an error cuts it.
+    std::shared_ptr<const grammar::TokenGrammar> grammar;
 };
 
 struct Sequence {
@@ -51,7 +55,9 @@ struct Sequence {
         : handle(handle_),
           job(std::move(job_)),
           sampler(job.sampling),
-          text(job.stops, job.released) {}
+          text(job.stops, job.released) {
+        if (job.grammar) matcher.emplace(job.grammar);
+    }
 
     uint32_t produced() const { return static_cast<uint32_t>(tokens.size()) - prompt_tokens; }
     bool prefilling() const { return running && computed + 1 < tokens.size(); }
@@ -61,6 +67,7 @@ struct Sequence {
     Job job;
     Sampler sampler;
     TextStage text;
+    std::optional<grammar::Matcher> matcher;  // has seen the produced tokens; preemption leaves it
 
     std::vector<model::Token> tokens;
     uint32_t prompt_tokens = 0;

@@ -259,3 +259,27 @@ TEST_CASE("a sampling option out of range is refused by name", "[sampler]") {
     o.repetition_penalty = 0;
     CHECK_FALSE(check(o));
 }
+
+TEST_CASE("a token that is not allowed is never picked", "[engine][sampler]") {
+    engine::SamplerScratch scratch;
+    for (uint32_t n = 0; n < 300; ++n) {
+        engine::SamplingOptions options;
+        options.temperature = n % 3 == 0 ? 0.0f : 1.5f;
+        options.top_k = n % 4 == 1 ? 3 : 0;
+        options.top_p = n % 5 == 2 ? 0.8f : 1.0f;
+        options.seed = n;
+        const engine::Sampler sampler(options);
+        std::vector<float> logits(150);
+        for (size_t i = 0; i < logits.size(); ++i)
+            logits[i] = static_cast<float>((i * 37 + n * 11) % 101) / 10.0f;
+        // Bits for 128 of 150 tokens: those past the end are not allowed either.
+        const std::vector<uint64_t> allowed = {uint64_t{1} << (n % 64), uint64_t{5} << (n % 60)};
+        const auto token = sampler.pick(logits, n, scratch, allowed);
+        REQUIRE(token >= 0);
+        REQUIRE(token < 128);
+        REQUIRE((allowed[static_cast<size_t>(token) / 64] >> (token % 64) & 1) == 1);
+    }
+    std::vector<float> logits(70, 1.0f);
+    const std::vector<uint64_t> none(2, 0);
+    CHECK(engine::Sampler({}).pick(logits, 0, scratch, none) == engine::kNoToken);
+}
