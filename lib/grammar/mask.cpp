@@ -101,7 +101,10 @@ void Walker::close(uint32_t state, uint32_t frame, Configurations& out) {
         const auto calls = a.calls(c.state);
         const bool accepts = a.accepts(c.state);
         if (std::find(seen_.begin(), seen_.end(), c) != seen_.end()) continue;
-        if (seen_.size() >= kSeenMax) continue;
+        if (seen_.size() >= kSeenMax) {
+            narrowed_ = true;
+            continue;
+        }
         seen_.push_back(c);
         if (!a.edges(c.state).empty()) out.push_back(c);
         if (accepts) {
@@ -126,6 +129,7 @@ void Walker::close(uint32_t state, uint32_t frame, Configurations& out) {
 
 void Walker::trim(Configurations& out) {
     if (out.size() <= kConfigurationsMax) return;
+    narrowed_ = true;
     std::stable_sort(out.begin(), out.end(),
                      [this](Configuration x, Configuration y) { return cost(x) < cost(y); });
     out.resize(kConfigurationsMax);

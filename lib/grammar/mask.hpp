@@ -62,6 +62,7 @@ class Walker {
     uint32_t depth(uint32_t frame) const { return frames_[frame].depth; }
     uint32_t least_cost(const Configurations& set) const;
     void keep_open(Configurations& set) const;  // drops those without an end
+    bool narrowed() const { return narrowed_; }  // ways were dropped past the bound
     size_t mark() const { return frames_.size(); }
     void back_to(size_t mark);
 
@@ -87,6 +88,7 @@ class Walker {
     std::vector<Configurations> levels_;
     std::vector<size_t> marks_;
     bool left_ = false;
+    bool narrowed_ = false;
 };
 
 class TokenGrammar {
@@ -137,6 +139,9 @@ class Matcher {
     // Tokens that suffice to the end; 0: the text is complete.
     uint32_t tokens_least() const;
     bool finished() const;  // complete as it is
+    // The grammar is so ambiguous here that ways were dropped (kConfigurationsMax): what is accepted is
+    // still of the language, but a mask may promise a token that accept() then refuses.
+    bool narrowed() const { return walker_.narrowed(); }
     bool over() const;      // and nothing may follow
     const TokenGrammar& grammar() const { return *grammar_; }
 
