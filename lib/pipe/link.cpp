@@ -140,8 +140,9 @@ Result<void> Link::Impl::open_socket() {
             s.set(zmq::sockopt::reconnect_ivl, static_cast<int>(kBackoffLeastMs));
             s.set(zmq::sockopt::reconnect_ivl_max, static_cast<int>(kBackoffMostMs));
             const std::string watch = "inproc://" + base::random_id("monitor-");
-            connected = true;  // without a monitor HELLO goes out blindly
-            if (zmq_socket_monitor(s.handle(), watch.c_str(),
+            connected = true;  // inproc connects at once, and no monitor hears of it
+            if (options.endpoint.rfind("inproc:", 0) != 0 &&
+                zmq_socket_monitor(s.handle(), watch.c_str(),
                                    ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED) == 0) {
                 connected = false;
                 monitor =
