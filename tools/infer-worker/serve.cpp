@@ -8,6 +8,7 @@
 #include "metrics.hpp"
 #include "model/served_name.hpp"
 #include "pipe/answerer.hpp"
+#include "pipe/key_files.hpp"
 #include "pipe/loop.hpp"
 #include "simulated/vocabulary.hpp"
 #include "telemetry/metrics_server.hpp"
@@ -37,13 +38,9 @@ base::Result<pipe::CurveOptions> curve(const Options& o) {
         return base::fail(
             base::Errc::config,
             "--curve-key with --bind needs --curve-allow: the public keys that get in");
-    auto text = base::read_file(o.curve_allow, 1 << 20);
-    if (!text) return base::fail(text.error());
-    for (size_t at = 0; at < text->size();) {
-        const size_t end = std::min(text->find('\n', at), text->size());
-        if (end > at) out.allowed.push_back(text->substr(at, end - at));
-        at = end + 1;
-    }
+    auto allowed = pipe::read_allowed_keys(o.curve_allow);
+    if (!allowed) return base::fail(allowed.error());
+    out.allowed = std::move(*allowed);
     return out;
 }
 

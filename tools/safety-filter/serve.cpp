@@ -9,6 +9,7 @@
 #include "base/signals.hpp"
 #include "filter/filter.hpp"
 #include "options.hpp"
+#include "pipe/key_files.hpp"
 #include "pipe/loop.hpp"
 #include "policy_source.hpp"
 #include "telemetry/metrics_server.hpp"
@@ -32,13 +33,9 @@ base::Result<pipe::CurveOptions> curve(const Options& o, bool binds) {
     if (o.curve_allow.empty())
         return base::fail(base::Errc::config,
                           "--curve-key needs --curve-allow: the public keys that get in");
-    auto text = base::read_file(o.curve_allow, 1 << 20);
-    if (!text) return base::fail(text.error());
-    for (size_t at = 0; at < text->size();) {
-        const size_t end = std::min(text->find('\n', at), text->size());
-        if (end > at) out.allowed.push_back(text->substr(at, end - at));
-        at = end + 1;
-    }
+    auto allowed = pipe::read_allowed_keys(o.curve_allow);
+    if (!allowed) return base::fail(allowed.error());
+    out.allowed = std::move(*allowed);
     return out;
 }
 
