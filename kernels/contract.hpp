@@ -58,7 +58,13 @@
 //             Splits are folded in ascending order into (m, l, acc) of the first:
 //               M = max(m, m'), a = exp(m − M), b = exp(m' − M); l = fma(l', b, l · a);
 //               acc[d] = fma(acc'[d], b, acc[d] · a); m = M.
-//             out[d] = acc[d] / l. Keys and values are stored as f16, rounded to nearest even.
+//             out[d] = acc[d] / l. Keys and values are stored as f16, rounded to nearest even, or
+//
+// INT8 KV     as int8 with one scale for a head's key at a position and one for its value, quantised as
+//             activations are but over the whole head (amax < kAmaxMin: d = 0, q = 0). Then
+//               score_j = (fma chain of query[d] and float(q_k[d]), from +0) · d_k_j;
+//               acc[d] = fma(e_j · d_v_j, float(q_v[d]), acc[d]);
+//             l sums the e_j alone, and all else is as above.
 //
 // Weights and activations are taken to be finite. What a NaN does is fixed where it is said above
 // and otherwise follows IEEE, but two paths need not agree on which NaN.

@@ -46,17 +46,17 @@ struct TypeOps {
     void (*matmul)(const MatmulArgs& args) = nullptr;
 };
 
-// One split of one KV head for some queries that share it. A page of a KV head is f16
-// k[head_dim][kPage] and then v[kPage][head_dim].
+// One split of one KV head for some queries that share it. Pages are as types.hpp says, at 64 bytes.
 struct AttentionArgs {
-    const float* queries = nullptr;          // [query_count][head_dim], rotated and scaled
-    uint32_t query_count = 0;                // 1 … kQueriesMax
-    uint32_t head_dim = 0;                   // a multiple of 32 up to kHeadDimMax
-    const uint16_t* const* pages = nullptr;  // as many as the largest of `positions` needs
-    const uint32_t* positions = nullptr;     // [query_count], 1 … kSplit: what each query sees
-    float* max = nullptr;                    // [query_count]
-    float* sum = nullptr;                    // [query_count]
-    float* acc = nullptr;                    // [query_count][head_dim]
+    const float* queries = nullptr;       // [query_count][head_dim], rotated and scaled
+    uint32_t query_count = 0;             // 1 … kQueriesMax
+    uint32_t head_dim = 0;                // a multiple of 32 up to kHeadDimMax
+    KvType kv_type = KvType::f16;
+    const void* const* pages = nullptr;   // as many as the largest of `positions` needs
+    const uint32_t* positions = nullptr;  // [query_count], 1 … kSplit: what each query sees
+    float* max = nullptr;                 // [query_count]
+    float* sum = nullptr;                 // [query_count]
+    float* acc = nullptr;                 // [query_count][head_dim]
 };
 
 struct Kernels {
@@ -72,8 +72,8 @@ struct Kernels {
                           float scale) = nullptr;
     void (*silu_mul)(const float* gate, const float* up, uint64_t n, float* out) = nullptr;
     // Key and value of position `slot` of a page.
-    void (*kv_append)(const float* k, const float* v, uint32_t head_dim, uint32_t slot,
-                      uint16_t* page) = nullptr;
+    void (*kv_append)(KvType type, const float* k, const float* v, uint32_t head_dim, uint32_t slot,
+                      void* page) = nullptr;
     void (*attention_split)(const AttentionArgs& args) = nullptr;
     // (max, sum, acc) of one query ← folded with the next split's.
     void (*attention_fold)(float* max, float* sum, float* acc, float next_max, float next_sum,

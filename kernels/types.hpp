@@ -1,8 +1,12 @@
-// The tensor types of GGUF files, with their block shapes.
+// The tensor types of GGUF files, with their block shapes, and the types of KV pages.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "kernels/contract.hpp"
 
 namespace parley::kernels {
 
@@ -53,6 +57,22 @@ constexpr TypeTraits traits(Type type) {
             return {"BF16", 1, 2};
     }
     return {nullptr, 0, 0};
+}
+
+// How keys and values are kept. A page is kPage positions of one KV head:
+//   f16   f16 k[head_dim][kPage], f16 v[kPage][head_dim]
+//   int8  int8 k[head_dim][kPage], int8 v[kPage][head_dim], float d_k[kPage], float d_v[kPage]
+enum class KvType : uint8_t { f16, int8 };
+
+constexpr std::optional<KvType> kv_type(std::string_view name) {
+    if (name == "f16") return KvType::f16;
+    if (name == "int8") return KvType::int8;
+    return std::nullopt;
+}
+
+constexpr uint64_t kv_page_bytes(KvType type, uint32_t head_dim) {
+    return type == KvType::f16 ? uint64_t{4} * kPage * head_dim
+                               : uint64_t{2} * kPage * head_dim + uint64_t{8} * kPage;
 }
 
 }  // namespace parley::kernels

@@ -25,6 +25,10 @@ PARLEY_INLINE Vector load(const float* p) { return {_mm512_loadu_ps(p)}; }
 PARLEY_INLINE Vector load_half(const uint16_t* p) {
     return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
 }
+PARLEY_INLINE Vector load_signed_bytes(const int8_t* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))};
+}
 PARLEY_INLINE Vector load_brain(const uint16_t* p) {
     const __m512i wide =
         _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
@@ -94,6 +98,11 @@ PARLEY_INLINE __m128i load_128(const uint16_t* p) {
 }
 PARLEY_INLINE Vector load_half(const uint16_t* p) {
     return {_mm256_cvtph_ps(load_128(p)), _mm256_cvtph_ps(load_128(p + 8))};
+}
+PARLEY_INLINE Vector load_signed_bytes(const int8_t* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
 }
 PARLEY_INLINE __m256 brain(__m128i x) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));

@@ -1,39 +1,99 @@
 #include <cmath>
+#include <cstring>
 
 #include "kernels/reference/reference.hpp"
 
 namespace parley::kernels::reference {
 
-void kv_append(const float* k, const float* v, uint32_t head_dim, uint32_t slot, uint16_t* page) {
+namespace {
+
+// One head's key or value; the whole-head scale of the contract's INT8 KV.
+float quantise_head(const float* x, uint32_t head_dim, int8_t* q, uint32_t stride) {
+    float amax = 0;
     for (uint32_t d = 0; d < head_dim; ++d) {
-        page[d * kPage + slot] = f32_to_f16(k[d]);
-        page[(kPage + slot) * head_dim + d] = f32_to_f16(v[d]);
+        const float a = std::fabs(x[d]);
+        amax = a > amax ? a : amax;
+    }
+    const bool zero = amax < kAmaxMin;
+    const float inverse = zero ? 0.0f : 127.0f / amax;
+    for (uint32_t d = 0; d < head_dim; ++d) {
+        float v = std::nearbyint(x[d] * inverse);
+        v = v > -127.0f ? v : -127.0f;
+        v = v < 127.0f ? v : 127.0f;
+        q[d * stride] = static_cast<int8_t>(v);
+    }
+    return zero ? 0.0f : amax / 127.0f;
+}
+
+// What a page holds, widened.
+struct Page {
+    KvType type;
+    uint32_t head_dim;
+    const void* at;
+
+    float value(uint64_t i) const {
+        return type == KvType::f16 ? f16_to_f32(static_cast<const uint16_t*>(at)[i])
+                                   : static_cast<float>(static_cast<const int8_t*>(at)[i]);
+    }
+    float k(uint32_t slot, uint32_t d) const { return value(uint64_t{d} * kPage + slot); }
+    float v(uint32_t slot, uint32_t d) const { return value(uint64_t{kPage + slot} * head_dim + d); }
+    float scale(uint32_t i) const {
+        float d;
+        std::memcpy(&d, static_cast<const uint8_t*>(at) + uint64_t{2} * kPage * head_dim + 4 * i,
+                    sizeof d);
+        return d;
+    }
+};
+
+}  // namespace
+
+void kv_append(KvType type, const float* k, const float* v, uint32_t head_dim, uint32_t slot,
+               void* page) {
+    if (type == KvType::int8) {
+        auto* q = static_cast<int8_t*>(page);
+        const float d_k = quantise_head(k, head_dim, q + slot, kPage);
+        const float d_v = quantise_head(v, head_dim, q + (kPage + slot) * head_dim, 1);
+        int8_t* scales = q + uint64_t{2} * kPage * head_dim;
+        std::memcpy(scales + 4 * slot, &d_k, sizeof d_k);
+        std::memcpy(scales + 4 * (kPage + slot), &d_v, sizeof d_v);
+        return;
+    }
+    auto* half = static_cast<uint16_t*>(page);
+    for (uint32_t d = 0; d < head_dim; ++d) {
+        half[d * kPage + slot] = f32_to_f16(k[d]);
+        half[(kPage + slot) * head_dim + d] = f32_to_f16(v[d]);
     }
 }
 
 void attention_split(const AttentionArgs& args) {
+    const bool scaled = args.kv_type == KvType::int8;
+    const auto page_of = [&](uint32_t j) {
+        return Page{args.kv_type, args.head_dim, args.pages[j / kPage]};
+    };
     for (uint32_t i = 0; i < args.query_count; ++i) {
         const float* query = args.queries + uint64_t{i} * args.head_dim;
         float* acc = args.acc + uint64_t{i} * args.head_dim;
         float score[kSplit];
         float max = -INFINITY;
         for (uint32_t j = 0; j < args.positions[i]; ++j) {
-            const uint16_t* keys = args.pages[j / kPage];
+            const Page page = page_of(j);
             float s = 0;
             for (uint32_t d = 0; d < args.head_dim; ++d) {
-                s = std::fma(query[d], f16_to_f32(keys[d * kPage + j % kPage]), s);
+                s = std::fma(query[d], page.k(j % kPage, d), s);
             }
+            if (scaled) s = s * page.scale(j % kPage);
             score[j] = s;
             max = s > max ? s : max;
         }
         float lane[kLanes] = {};
         for (uint32_t d = 0; d < args.head_dim; ++d) acc[d] = 0;
         for (uint32_t j = 0; j < args.positions[i]; ++j) {
-            const float e = exp(score[j] - max);
+            const Page page = page_of(j);
+            float e = exp(score[j] - max);
             lane[j % kLanes] = lane[j % kLanes] + e;
-            const uint16_t* value = args.pages[j / kPage] + (kPage + j % kPage) * args.head_dim;
+            if (scaled) e = e * page.scale(kPage + j % kPage);
             for (uint32_t d = 0; d < args.head_dim; ++d) {
-                acc[d] = std::fma(e, f16_to_f32(value[d]), acc[d]);
+                acc[d] = std::fma(e, page.v(j % kPage, d), acc[d]);
             }
         }
         for (uint32_t step = kLanes / 2; step > 0; step /= 2) {

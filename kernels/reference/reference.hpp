@@ -16,7 +16,8 @@ void rms_norm(const float* x, const float* weight, uint64_t n, float eps, float*
 void rope_adjacent(float* x, uint64_t n, const float* cos_sin, uint64_t pairs, float scale);
 void silu_mul(const float* gate, const float* up, uint64_t n, float* out);
 
-void kv_append(const float* k, const float* v, uint32_t head_dim, uint32_t slot, uint16_t* page);
+void kv_append(KvType type, const float* k, const float* v, uint32_t head_dim, uint32_t slot,
+               void* page);
 void attention_split(const AttentionArgs& args);
 void attention_fold(float* max, float* sum, float* acc, float next_max, float next_sum,
                     const float* next_acc, uint32_t head_dim);

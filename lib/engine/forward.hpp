@@ -30,6 +30,7 @@ inline constexpr uint32_t kBlockTokens = 16;
 struct ForwardOptions {
     uint32_t threads = 0;          // 0: as many as there are cores
     uint32_t kv_blocks = 4096;     // blocks of kBlockTokens positions
+    std::string kv_type = "f16";   // or int8: half the memory and its traffic, less exact
     uint32_t context_tokens = 0;   // 0: the file's own
     uint32_t rows_max = 512;       // most rows in one run(); scratch memory follows it
     std::string kernel;            // "" = best for this host; reference, avx2, avx512vnni

@@ -7,8 +7,8 @@ namespace parley::engine {
 base::Result<KvCache> KvCache::create(const KvShape& shape) {
     KvCache cache;
     cache.shape_ = shape;
-    cache.page_ = uint64_t{2} * kernels::kPage * shape.head_dim;
-    uint64_t bytes = cache.page_ * sizeof(uint16_t);
+    cache.page_ = kernels::kv_page_bytes(shape.type, shape.head_dim);
+    uint64_t bytes = cache.page_;
     for (const uint32_t factor : {shape.kv_heads, shape.layers, shape.blocks}) {
         if (__builtin_mul_overflow(bytes, uint64_t{factor}, &bytes)) {
             return base::fail(base::Errc::too_large,

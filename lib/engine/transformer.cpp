@@ -97,6 +97,11 @@ base::Result<std::unique_ptr<Forward>> Transformer::create(const model::Gguf& fi
         return base::fail(Errc::config, fmt::format("rows_max must be 1 to {}, not {}", kRowsMax,
                                                     options.rows_max));
     }
+    const auto kv_type = kernels::kv_type(options.kv_type);
+    if (!kv_type) {
+        return base::fail(Errc::config,
+                          fmt::format("unknown KV type '{}' (there are f16, int8)", options.kv_type));
+    }
     if (options.kv_blocks < 1) return base::fail(Errc::config, "kv_blocks must be at least 1");
     const uint32_t cores =
         std::clamp(std::thread::hardware_concurrency(), 1u, ThreadPool::kThreadsMax);
@@ -105,7 +110,8 @@ base::Result<std::unique_ptr<Forward>> Transformer::create(const model::Gguf& fi
     auto kv = KvCache::create({.blocks = options.kv_blocks,
                                .layers = shape->layers,
                                .kv_heads = shape->kv_heads,
-                               .head_dim = shape->head_dim});
+                               .head_dim = shape->head_dim,
+                               .type = *kv_type});
     if (!kv) return base::fail(kv.error());
     auto weights = TransformerWeights::load(file, *shape, **kernels, **pool);
     if (!weights) return base::fail(weights.error());

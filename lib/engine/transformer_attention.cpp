@@ -31,7 +31,8 @@ void Transformer::rope(uint32_t layer, uint32_t row, uint32_t kv_head) {
     kernels_.rope_adjacent(k, dim, cos_sin, pairs, 1.0f);
     const uint32_t block = batch_.chunks()[at.chunk].blocks[at.position / kPage];
     assert(block < kv_.shape().blocks);
-    kernels_.kv_append(k, v, dim, at.position % kPage, kv_.page(block, layer, kv_head));
+    kernels_.kv_append(kv_.shape().type, k, v, dim, at.position % kPage,
+                       kv_.page(block, layer, kv_head));
 }
 
 void Transformer::attention(uint32_t layer, uint32_t unit, Scratch& scratch) {
@@ -74,7 +75,7 @@ void Transformer::attend(uint32_t layer, const AttentionTask& task, uint32_t kv_
             for (uint32_t i = from; i < count; ++i) {
                 seen[i] = std::min(kSplit, position[i] + 1 - split * kSplit);
             }
-            const uint16_t* pages[kSplitPages];
+            const void* pages[kSplitPages];
             const uint32_t page_count = (seen[count - 1] + kPage - 1) / kPage;
             for (uint32_t p = 0; p < page_count; ++p) {
                 pages[p] = kv_.page(blocks[split * kSplitPages + p], layer, kv_head);
@@ -84,6 +85,7 @@ void Transformer::attend(uint32_t layer, const AttentionTask& task, uint32_t kv_
             kernels_.attention_split({.queries = scratch.queries.data() + uint64_t{from} * dim,
                                       .query_count = count - from,
                                       .head_dim = dim,
+                                      .kv_type = kv_.shape().type,
                                       .pages = pages,
                                       .positions = seen + from,
                                       .max = (first ? max : next_max) + from,
@@ -112,7 +114,7 @@ void Transformer::attend_split(uint32_t layer, const AttentionTask& task, uint32
     const BatchRow& row = batch_.rows()[task.row];
     const std::span<const uint32_t> blocks = batch_.chunks()[row.chunk].blocks;
     const uint32_t seen = std::min(kSplit, row.position + 1 - task.split * kSplit);
-    const uint16_t* pages[kSplitPages];
+    const void* pages[kSplitPages];
     for (uint32_t p = 0; p < (seen + kPage - 1) / kPage; ++p) {
         pages[p] = kv_.page(blocks[task.split * kSplitPages + p], layer, kv_head);
     }
@@ -125,6 +127,7 @@ void Transformer::attend_split(uint32_t layer, const AttentionTask& task, uint32
         kernels_.attention_split({.queries = queries + uint64_t{begin} * dim,
                                   .query_count = std::min(kQueriesMax, group - begin),
                                   .head_dim = dim,
+                                  .kv_type = kv_.shape().type,
                                   .pages = pages,
                                   .positions = positions,
                                   .max = out + begin,

@@ -11,17 +11,21 @@ struct Case {
     uint32_t dim;
     std::vector<uint32_t> positions;  // what each query sees
     std::vector<float> queries;
+    KvType type;
     std::vector<std::vector<uint16_t>> pages;
 
-    Case(Random& random, uint32_t dim_in, std::vector<uint32_t> positions_in)
-        : dim(dim_in), positions(std::move(positions_in)) {
+    Case(Random& random, uint32_t dim_in, std::vector<uint32_t> positions_in,
+         KvType type_in = KvType::f16)
+        : dim(dim_in), positions(std::move(positions_in)), type(type_in) {
         queries = random.reals(positions.size() * dim, 0.3f);
         const uint32_t most = *std::max_element(positions.begin(), positions.end());
-        // What nobody has written yet is whatever the memory held: here a NaN.
-        pages.assign((most + kPage - 1) / kPage, std::vector<uint16_t>(2 * kPage * dim, 0x7e00));
+        // What nobody has written yet is whatever the memory held: here a NaN, as half and as float.
+        pages.assign((most + kPage - 1) / kPage,
+                     std::vector<uint16_t>(kv_page_bytes(type, dim) / 2, 0x7fc0));
         for (uint32_t j = 0; j < most; ++j) {
             const auto k = random.reals(dim), v = random.reals(dim);
-            reference::kv_append(k.data(), v.data(), dim, j % kPage, pages[j / kPage].data());
+            reference::kv_append(type, k.data(), v.data(), dim, j % kPage,
+                                 pages[j / kPage].data());
         }
     }
 
@@ -29,11 +33,12 @@ struct Case {
     std::vector<float> run(const Kernels& kernels) const {
         const size_t n = positions.size();
         std::vector<float> out(n * (2 + dim), -7.0f);
-        std::vector<const uint16_t*> page;
+        std::vector<const void*> page;
         for (const auto& p : pages) page.push_back(p.data());
         kernels.attention_split({.queries = queries.data(),
                                  .query_count = static_cast<uint32_t>(n),
                                  .head_dim = dim,
+                                 .kv_type = type,
                                  .pages = page.data(),
                                  .positions = positions.data(),
                                  .max = out.data(),
@@ -47,6 +52,7 @@ struct Case {
 
 TEST_CASE("attention has the reference's bits for every number of queries and positions",
           "[kernels]") {
+    const KvType type = GENERATE(KvType::f16, KvType::int8);
     for (const Kernels* path : fast_paths()) {
         Random random{31};
         for (const uint32_t dim : {32u, 64u, 96u, 128u, 256u}) {
@@ -57,7 +63,7 @@ TEST_CASE("attention has the reference's bits for every number of queries and po
                     for (uint32_t i = 0; i < queries; ++i) {
                         positions.push_back(std::min(kSplit, first + i / 3));
                     }
-                    const Case c{random, dim, positions};
+                    const Case c{random, dim, positions, type};
                     INFO(path->name << " dim " << dim << " queries " << queries << " first "
                                     << first);
                     REQUIRE(first_difference(c.run(*path), c.run(reference::table())) == -1);
@@ -65,7 +71,7 @@ TEST_CASE("attention has the reference's bits for every number of queries and po
             }
         }
         for (uint32_t n = 1; n <= kSplit; ++n) {
-            const Case c{random, 64, {n, n, n}};
+            const Case c{random, 64, {n, n, n}, type};
             INFO(path->name << " positions " << n);
             REQUIRE(first_difference(c.run(*path), c.run(reference::table())) == -1);
         }
@@ -73,13 +79,14 @@ TEST_CASE("attention has the reference's bits for every number of queries and po
 }
 
 TEST_CASE("a query's attention does not depend on the queries beside it", "[kernels]") {
+    const KvType type = GENERATE(KvType::f16, KvType::int8);
     std::vector<const Kernels*> paths = fast_paths();
     paths.push_back(&reference::table());
     for (const Kernels* path : paths) {
         Random random{32};
         const uint32_t dim = 64;
         const Case all{
-            random, dim, {40, 40, 41, 41, 42, 42, 43, 43, 44, 44, 45, 45, 46, 46, 47, 48}};
+            random, dim, {40, 40, 41, 41, 42, 42, 43, 43, 44, 44, 45, 45, 46, 46, 47, 48}, type};
         const std::vector<float> together = all.run(*path);
         const size_t n = all.positions.size();
         for (size_t i = 0; i < n; ++i) {
@@ -157,6 +164,66 @@ TEST_CASE("the reference's attention over two splits is the softmax up to roundi
         }
     }
     for (uint32_t d = 0; d < dim; ++d) REQUIRE(out[d] == Approx(exact[d]).margin(2e-6));
+}
+
+TEST_CASE("INT8 attention is the softmax over what was rounded, and near the unrounded one",
+          "[kernels]") {
+    Random random{35};
+    const uint32_t dim = 64, positions = 200;
+    const auto query = random.reals(dim, 0.3f);
+    std::vector<std::vector<float>> k, v;
+    Case c{random, dim, {positions}, KvType::int8};
+    c.queries = query;
+    for (uint32_t j = 0; j < positions; ++j) {
+        k.push_back(random.reals(dim));
+        v.push_back(random.reals(dim));
+        reference::kv_append(KvType::int8, k[j].data(), v[j].data(), dim, j % kPage,
+                             c.pages[j / kPage].data());
+    }
+    const auto got = c.run(reference::table());
+    // With keys and values as they were given, or rounded here to 127ths of the head's largest.
+    const auto exact = [&](bool rounded) {
+        const auto kept = [&](const std::vector<float>& x, uint32_t d) -> double {
+            double most = 0;
+            for (const float value : x) most = std::max(most, std::fabs(double{value}));
+            return rounded ? std::nearbyint(x[d] * 127 / most) * most / 127 : double{x[d]};
+        };
+        std::vector<double> out(dim, 0.0);
+        double sum = 0;
+        for (uint32_t j = 0; j < positions; ++j) {
+            double score = 0;
+            for (uint32_t d = 0; d < dim; ++d) score += double{query[d]} * kept(k[j], d);
+            sum += std::exp(score);
+            for (uint32_t d = 0; d < dim; ++d) out[d] += std::exp(score) * kept(v[j], d);
+        }
+        for (double& x : out) x /= sum;
+        return out;
+    };
+    const auto rounded = exact(true), given = exact(false);
+    for (uint32_t d = 0; d < dim; ++d) {
+        CHECK(got[2 + d] / got[1] == Approx(rounded[d]).margin(3e-6));
+        // A key's error is at most 1/254 of its largest, about 0.006 · |query| = 0.014 in the score.
+        CHECK(got[2 + d] / got[1] == Approx(given[d]).margin(0.03));
+    }
+}
+
+TEST_CASE("a head of zeros is kept as zeros in INT8", "[kernels]") {
+    std::vector<const Kernels*> paths = fast_paths();
+    paths.push_back(&reference::table());
+    for (const Kernels* path : paths) {
+        const std::vector<float> zeros(32, 0.0f), ones(32, 1.0f);
+        alignas(64) uint8_t page[kv_page_bytes(KvType::int8, 32)];
+        std::memset(page, 0xff, sizeof page);
+        path->kv_append(KvType::int8, zeros.data(), ones.data(), 32, 3, page);
+        for (uint32_t d = 0; d < 32; ++d) {
+            CHECK(page[d * kPage + 3] == 0);
+            CHECK(page[(kPage + 3) * 32 + d] == 127);
+        }
+        float scale[2 * kPage];
+        std::memcpy(scale, page + 2 * kPage * 32, sizeof scale);
+        CHECK(scale[3] == 0.0f);
+        CHECK(scale[kPage + 3] == 1.0f / 127.0f);
+    }
 }
 
 TEST_CASE("an unknown path is not found and the best one is", "[kernels]") {

@@ -156,12 +156,15 @@ TEST_CASE("keys and values are rounded to halves as the reference does", "[kerne
                 const auto edges = awkward();
                 std::copy(edges.begin(), edges.end(), k.begin());
             }
-            std::vector<uint16_t> fast(2 * kPage * dim, 7), slow(2 * kPage * dim, 7);
+            const uint64_t halves = kv_page_bytes(KvType::f16, dim) / 2;  // the larger of the two
+            std::vector<uint16_t> fast(halves, 7), slow(halves, 7);
             const uint32_t slot = random.below(kPage);
-            path->kv_append(k.data(), v.data(), dim, slot, fast.data());
-            reference::kv_append(k.data(), v.data(), dim, slot, slow.data());
-            INFO(path->name << " round " << round);
-            REQUIRE(fast == slow);
+            for (const KvType type : {KvType::f16, KvType::int8}) {
+                path->kv_append(type, k.data(), v.data(), dim, slot, fast.data());
+                reference::kv_append(type, k.data(), v.data(), dim, slot, slow.data());
+                INFO(path->name << " round " << round << " type " << static_cast<int>(type));
+                REQUIRE(fast == slow);
+            }
         }
     }
 }

@@ -163,6 +163,8 @@ int bench(const Options& options) {
         .field("kernel", forward.kernel())
         .field("threads", forward.threads())
         .field("weight_bytes", forward.weight_bytes())
+        .field("kv_type", o.forward.kv_type)
+        .field("kv_bytes", forward.kv_bytes())
         .field("load_ms", loaded->load_ms)
         .field("prompt_tokens", o.prompt_tokens)
         .field("cached_tokens", o.cached_tokens)
@@ -172,10 +174,10 @@ int bench(const Options& options) {
         .array();
     if (!o.json)
         fmt::print(
-            "{} {} · kernel {} · {} threads · prompt {} · decode {} · median of {}\n\n"
+            "{} {} · kernel {} · KV {} · {} threads · prompt {} · decode {} · median of {}\n\n"
             "batch  prefill tok/s  decode tok/s  step ms  first token ms  weights GB/s\n",
             loaded->artifact->name(), loaded->artifact->hash().substr(0, 12), forward.kernel(),
-            forward.threads(), o.prompt_tokens, o.decode_tokens, o.repeats);
+            o.forward.kv_type, forward.threads(), o.prompt_tokens, o.decode_tokens, o.repeats);
     for (const uint32_t batch : batches) {
         const uint64_t blocks = (depth + engine::kBlockTokens - 1) / engine::kBlockTokens * batch;
         if (blocks > forward.kv_blocks())

@@ -60,6 +60,7 @@ base::Result<Loaded> load_here(Options& o) {
         window(o, file->uint(architecture + ".context_length").value_or(UINT32_MAX));
     o.service.engine.context_tokens = o.forward.context_tokens;
     o.service.engine.rows_max = o.forward.rows_max;
+    o.service.engine.kv_type = o.forward.kv_type;
 
     // The hash of the file and its tokenizer take as long as the repacking of the weights.
     auto artifact = std::async(std::launch::async, [&] {

@@ -17,6 +17,9 @@ void declare_compute(base::Verb& verb, Options& o) {
         .env("PARLEY_KERNEL")
         .choices({"", "reference", "avx2", "avx512vnni"});
     verb.option("--kv-blocks", o.forward.kv_blocks, "KV blocks of 16 tokens").range(1, 1 << 22);
+    verb.option("--kv-type", o.forward.kv_type,
+                "how keys and values are kept: f16, or int8 in half the memory")
+        .choices({"f16", "int8"});
     verb.option("--context", o.forward.context_tokens,
                 "tokens of prompt and answer together; 0: the model's own window");
     verb.option("--rows-max", o.forward.rows_max, "most rows of one iteration").range(16, 8192);

@@ -206,6 +206,8 @@ int serve(Options o, int argc, const char* const* argv) {
                {"kernel", loaded->forward->kernel()},
                {"threads", loaded->forward->threads()},
                {"kv_blocks", loaded->forward->kv_blocks()},
+               {"kv_type", o.forward.kv_type},
+               {"kv_bytes", loaded->forward->kv_bytes()},
                {"context", service.engine().context_tokens()},
                {"load_ms", loaded->load_ms}});
 
