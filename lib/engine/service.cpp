@@ -119,11 +119,13 @@ Service::Service(Forward& forward, const model::Artifact& artifact, const Servic
       outlet_(outlet),
       clock_(clock),
       vocabulary_(std::make_unique<TokenizerVocabulary>(artifact.tokenizer())),
+      grammars_(artifact.tokenizer(), std::max(options.grammars_kept, 1u)),
       engine_(forward, *vocabulary_, of_model(options.engine, artifact), *this, clock) {}
 
 Service::~Service() = default;
 
-base::Result<Job> Service::job_of(const Arrival& arrival, AnswerStart& start) const {
+base::Result<Job> Service::job_of(const Arrival& arrival, bool may_compile, Reading& reading) {
+    AnswerStart& start = reading.start;
     const pipe::Envelope& envelope = arrival.envelope;
     if (!envelope.version.empty() && envelope.version != artifact_.hash())
         return base::fail(base::Errc::not_found,
@@ -132,6 +134,21 @@ base::Result<Job> Service::job_of(const Arrival& arrival, AnswerStart& start) co
     if (!request) return base::fail(base::Errc::invalid, request.error().message);
 
     Job job;
+    if (request->schema_json) {
+        job.grammar = grammars_.find(*request->schema_json);
+        if (!job.grammar && !may_compile) {
+            reading.compile = true;
+            return job;
+        }
+        if (!job.grammar) {
+            auto made = grammars_.get(*request->schema_json);
+            if (!made)
+                return base::fail(made.error().code == base::Errc::internal ? base::Errc::internal
+                                                                            : base::Errc::invalid,
+                                  request->schema_path + ": " + made.error().what);
+            job.grammar = std::move(*made);
+        }
+    }
     const auto turns = messages::turns_as<model::Turn>(*request);
     job.prompt = artifact_.chat_template().render(artifact_.tokenizer(), turns);
     start.marks = marks_of(*request, turns, job.prompt, artifact_);
@@ -198,9 +215,13 @@ bool Service::read_arrivals() {
         arrivals_.pop_front();
         const auto found = live_.find(id);
         if (found == live_.end() || !found->second.arrival) continue;
-        const Arrival arrival = std::move(*found->second.arrival);
+        Reading reading = read(id, *found->second.arrival, !options_.compile_aside);
+        if (reading.compile) {
+            large_.push_back(id);
+            continue;
+        }
         found->second.arrival.reset();
-        submit(id, read(id, arrival));
+        submit(id, std::move(reading));
     } while (!arrivals_.empty() && clock_.mono_ns() < until_ns);
     return true;
 }
@@ -226,17 +247,17 @@ bool Service::read_aside() {
         found->second.arrival.reset();
         aside_ = Aside{id, found->second.ticket,
                        std::async(std::launch::async, [this, id, arrival = std::move(arrival)] {
-                           return read(id, *arrival);
+                           return read(id, *arrival, true);
                        })};
         worked = true;
     }
     return worked;
 }
 
-Service::Reading Service::read(const std::string& id, const Arrival& arrival) const {
+Service::Reading Service::read(const std::string& id, const Arrival& arrival, bool may_compile) {
     Reading out{Job{}, {}};
     out.start.message_id = message_id_of(id, arrival.envelope);
-    out.job = job_of(arrival, out.start);
+    out.job = job_of(arrival, may_compile, out);
     return out;
 }
 

@@ -4,7 +4,8 @@
 // out into events. Where they go is the outlet's business (a socket, a pipe). Bodies are read inside
 // step(), so long per iteration as read_budget_ms says: a flood of requests delays neither those that
 // run nor the heartbeat. A body of read_aside_bytes and more takes seconds to tokenise: a thread of
-// its own reads such bodies, one after the other.
+// its own reads such bodies, one after the other. It also compiles the schemas that the cache of
+// grammars lacks (engine/grammar_cache.hpp).
 //
 // Promise  every ask() is followed by its events and exactly one end() on the outlet, message_stop
 //          before it where the answer was whole. After cancel() come no more events.
@@ -28,6 +29,7 @@
 
 #include "engine/answer.hpp"
 #include "engine/engine.hpp"
+#include "engine/grammar_cache.hpp"
 #include "model/artifact.hpp"
 #include "pipe/message.hpp"
 
@@ -46,6 +48,8 @@ struct ServiceOptions {
     uint32_t stop_bytes_max = 16 * 1024;  // of all stop sequences of a request
     int64_t read_budget_ms = 10;          // one body is read even if it takes longer
     size_t read_aside_bytes = 64 * 1024;  // bodies of this size and more are read in a thread
+    bool compile_aside = true;            // the same for schemas not seen before
+    uint32_t grammars_kept = 64;          // compiled schemas, the last used
 };
 
 struct ServiceCounters {
@@ -107,6 +111,7 @@ class Service final : private Sink {
     struct Reading {
         base::Result<Job> job;
         AnswerStart start;
+        bool compile = false;  // not read: its schema is to be compiled aside
     };
     // The one body that is being read aside; what it yields may be wanted no more by then.
     struct Aside {
@@ -118,8 +123,8 @@ class Service final : private Sink {
     bool read_arrivals();
     bool read_aside();
     // Any thread.
-    Reading read(const std::string& id, const Arrival& arrival) const;
-    base::Result<Job> job_of(const Arrival& arrival, AnswerStart& start) const;
+    Reading read(const std::string& id, const Arrival& arrival, bool may_compile);
+    base::Result<Job> job_of(const Arrival& arrival, bool may_compile, Reading& reading);
     void submit(const std::string& id, Reading reading);
     void refuse(const std::string& id, const base::Error& error);
     void send(Live& live, std::vector<OutEvent>& events);
@@ -132,6 +137,7 @@ class Service final : private Sink {
     Outlet& outlet_;
     const base::Clock& clock_;
     std::unique_ptr<Vocabulary> vocabulary_;
+    GrammarCache grammars_;
     Engine engine_;
     std::unordered_map<std::string, Live> live_;
     std::unordered_map<Handle, std::string> ids_;

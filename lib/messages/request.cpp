@@ -283,12 +283,32 @@ bool RequestReader::read_output(Object body) {
                 return fail("output_config.effort",
                             "Input should be 'low', 'medium', 'high', 'xhigh' or 'max'");
         }
-        // Never ignored: the client parses the text.
-        if (json::member(config, "format"))
-            later("output_config.format", "not supported by this server yet");
+        if (const auto format = json::member(config, "format"))
+            if (!read_format(*format, "output_config.format")) return false;
     }
-    if (json::member(body, "output_format"))
-        later("output_format", "not supported by this server yet");
+    if (const auto format = json::member(body, "output_format")) {
+        if (out_.schema_json) later("output_format", "not beside `output_config.format`");
+        if (!read_format(*format, "output_format")) return false;
+    }
+    if (!out_.schema_json) return true;
+    if (!out_.stop_sequences.empty())
+        later("stop_sequences", "not supported with " + out_.schema_path + ", which they would cut");
+    if (out_.prefill)
+        later("messages", "a prefilled answer is not supported with " + out_.schema_path);
+    return true;
+}
+
+bool RequestReader::read_format(Element element, const std::string& path) {
+    Object format;
+    if (element.get(format)) return fail(path, kObject);
+    std::string_view type;
+    if (!required_text(format, Where{.root = path}, "type", type)) return false;
+    if (type != "json_schema") return fail(path + ".type", "Input should be 'json_schema'");
+    Element schema;
+    if (format.at_key("schema").get(schema)) return fail(path + ".schema", kRequired);
+    if (!schema.is_object()) return fail(path + ".schema", kObject);
+    out_.schema_json = simdjson::minify(schema);
+    out_.schema_path = path + ".schema";
     return true;
 }
 

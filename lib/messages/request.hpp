@@ -75,6 +75,11 @@ struct Request {
     std::string user_id;                // metadata.user_id; never log it raw
     bool thinking = false;              // enabled or adaptive
 
+    // What the answer must be: a JSON Schema, minified; whether it can be compiled is not looked at. Not
+    // together with stop_sequences, which would cut it, nor with a prefill, which it could not begin with.
+    std::optional<std::string> schema_json;
+    std::string schema_path;  // where it stood: "output_config.format.schema"
+
     std::vector<Turn> turns;
     bool prefill = false;  // the last turn is the assistant's and is continued
     std::vector<JudgedText> judged;

@@ -71,6 +71,7 @@ class RequestReader {
     bool read_options(Object body);
     bool read_thinking(Object body);
     bool read_output(Object body);
+    bool read_format(Element element, const std::string& path);
     bool read_tools(Object body);
     bool read_unsupported(Object body);
     bool read_unknown(Object body);

@@ -46,10 +46,8 @@ with Pipeline() as pipeline:
     tool = {"name": "clock", "input_schema": {"type": "object"}}
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
     document = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0xLjQK"}}
-    structured = {"format": {"type": "json_schema", "schema": {"type": "object"}}}
     for what, expected, path, body in (
             ("tools", 400, "/v1/messages", pipeline.body("Hello", tools=[tool])),
-            ("structured output", 400, "/v1/messages", pipeline.body("Hello", output_config=structured)),
             ("an image", 400, "/v1/messages", pipeline.body([image])),
             ("a PDF", 400, "/v1/messages", pipeline.body([document])),
             ("batches", 404, "/v1/messages/batches", {"requests": []}),

@@ -477,3 +477,37 @@ TEST_CASE("without a prefix cache marks change nothing and both numbers are 0", 
         CHECK(c.events.front().usage->input_tokens == c.end->usage->input_tokens);
     }
 }
+
+TEST_CASE("a schema is compiled aside, holds the answer, and is kept for the next", "[service]") {
+    Bench b;
+    b.options.grammars_kept = 2;
+    b.open();
+    const auto settle = [&] {
+        while (!b.service->empty())
+            if (!b.service->step()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    };
+    const auto held = [](const std::string& schema, int tokens = 9) {
+        return R"("max_tokens":)" + std::to_string(tokens) +
+               R"(,"output_config":{"format":{"type":"json_schema","schema":)" + schema + "}}";
+    };
+    auto& first = b.ask("req_1", held(R"({"enum":["hello"]})", 40));
+    b.run();
+    settle();
+    REQUIRE(first.end);
+    CHECK(first.end->message == "");
+    CHECK(first.text == "\"hello\"");
+    auto& again = b.ask("req_2", held(R"({"enum":["hello"]})", 40));
+    b.service->step();  // read at once: nothing is left to compile
+    CHECK_FALSE(again.events.empty());
+    auto& keyword = b.ask("req_3", held(R"({"not":{}})"));
+    auto& tight = b.ask("req_4", held(R"({"enum":["hello"]})", 1));
+    settle();
+    CHECK(again.text == first.text);
+    REQUIRE(keyword.end);
+    CHECK(keyword.end->status == "invalid_request_error");
+    CHECK(keyword.end->message ==
+          "output_config.format.schema: #: 'not' is not supported");
+    REQUIRE(tight.end);
+    CHECK(tight.end->status == "invalid_request_error");
+    CHECK(tight.end->message.rfind("max_tokens: 1 are left", 0) == 0);
+}

@@ -159,10 +159,21 @@ TEST_CASE("wrong types and values name the path and the reason", "[request]") {
          "max_tokens: must be greater than `thinking.budget_tokens`"},
         {with(R"("output_config":{"effort":"extreme"})"),
          "output_config.effort: Input should be 'low', 'medium', 'high', 'xhigh' or 'max'"},
-        {with(R"("output_config":{"format":{"type":"json_schema","schema":{}}})"),
-         "output_config.format: not supported by this server yet"},
-        {with(R"("output_format":{"type":"json_schema"})"),
-         "output_format: not supported by this server yet"},
+        {with(R"("output_config":{"format":{"type":"json_object"}})"),
+         "output_config.format.type: Input should be 'json_schema'"},
+        {with(R"("output_config":{"format":{"schema":{}}})"),
+         "output_config.format.type: Field required"},
+        {with(R"("output_config":{"format":[]})"),
+         "output_config.format: Input should be an object"},
+        {with(R"("output_config":{"format":{"type":"json_schema","schema":"x"}})"),
+         "output_config.format.schema: Input should be an object"},
+        {with(R"("output_format":{"type":"json_schema"})"), "output_format.schema: Field required"},
+        {with(
+             R"("output_format":{"type":"json_schema","schema":{}},"output_config":{"format":{"type":"json_schema","schema":{}}})"),
+         "output_format: not beside `output_config.format`"},
+        {with(
+             R"("stop_sequences":["x"],"output_config":{"format":{"type":"json_schema","schema":{}}})"),
+         "stop_sequences: not supported with output_config.format.schema, which they would cut"},
         {with(R"("tools":[{"name":"f","input_schema":{"type":"object"}}])"),
          "tools: not supported by this server yet"},
         {with(R"("tool_choice":{"type":"auto"})"),
@@ -328,6 +339,21 @@ TEST_CASE("cache marks point at the end of what they cover; more than four are r
         blocks += std::string(i ? "," : "") + R"({"type":"text","text":"x",)" + mark + "}";
     CHECK(bad(user("[" + blocks + "]")) ==
           "A maximum of 4 blocks with cache_control may be provided. Found 5.");
+}
+
+TEST_CASE("a schema for the answer is handed on as it is meant, from both fields", "[request]") {
+    const Request r = good(with(
+        R"("output_config":{"effort":"low","format":{"type":"json_schema","schema":{ "type" : "object", "title":"a b" }}})"));
+    CHECK(r.schema_json == R"({"type":"object","title":"a b"})");
+    CHECK(r.schema_path == "output_config.format.schema");
+    const Request old = good(with(R"("output_format":{"type":"json_schema","schema":{}})"));
+    CHECK(old.schema_json == "{}");
+    CHECK(old.schema_path == "output_format.schema");
+    CHECK_FALSE(good(with(R"("output_config":{"effort":"low"})")).schema_json);
+    CHECK(bad(R"({"model":"m","max_tokens":9,"messages":[{"role":"user","content":"q"},)"
+              R"({"role":"assistant","content":"{"}],)"
+              R"("output_config":{"format":{"type":"json_schema","schema":{}}}})") ==
+          "messages: a prefilled answer is not supported with output_config.format.schema");
 }
 
 TEST_CASE("fields that change nothing are accepted, unknown ones are reported", "[request]") {

@@ -6,11 +6,18 @@
 
 #include "base/ulid.hpp"
 #include "chat/context.hpp"
+#include "grammar/schema.hpp"
 #include "telemetry/trace.hpp"
 
 namespace parley::chatd {
 
 using messages::ApiError;
+
+namespace {
+// Together some 5 ms of the loop at most.
+constexpr uint64_t kSchemaWorkOnLoopMax = 50'000;
+constexpr uint32_t kSchemaPartsOnLoopMax = 20'000;
+}  // namespace
 
 uint64_t draw_seed() {
     static std::random_device device;
@@ -97,6 +104,16 @@ messages::ParseOptions parse_options(const Exchange& exchange, bool newest_versi
         return std::nullopt;
     };
     return options;
+}
+
+std::optional<ApiError> check_schema(const messages::Request& request) {
+    if (!request.schema_json) return std::nullopt;
+    grammar::SchemaOptions options;
+    options.limits.work_max = kSchemaWorkOnLoopMax;
+    options.limits.parts_max = kSchemaPartsOnLoopMax;
+    const auto compiled = grammar::compile_schema(*request.schema_json, options);
+    if (compiled || compiled.error().code == base::Errc::too_large) return std::nullopt;
+    return ApiError::invalid(request.schema_path, compiled.error().what);
 }
 
 bool count_then(App& app, std::shared_ptr<const messages::Request> request,

@@ -31,6 +31,9 @@ uint64_t text_bytes(const messages::Request& request);
 // The version header, as far as it is required.
 std::optional<messages::ApiError> check_version(const Exchange& exchange, bool& newest);
 messages::ParseOptions parse_options(const Exchange& exchange, bool newest_version);
+// What is wrong with the schema of the answer, if one is asked for: said before anything is streamed. One
+// that takes long to compile is the worker's to judge.
+std::optional<messages::ApiError> check_schema(const messages::Request& request);
 
 // Calls `then` with the exact count, now or after the helper thread has counted; 0 when it cannot be
 // told because the artifact is not there. False: too many wait to be counted.

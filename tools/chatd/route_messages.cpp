@@ -210,6 +210,7 @@ void post_messages(const ExchangePtr& exchange) {
     if (auto error = check_version(*exchange, newest)) return exchange->error(*error);
     auto parsed = messages::parse_request(exchange->request.body, parse_options(*exchange, newest));
     if (!parsed) return exchange->error(parsed.error());
+    if (auto error = check_schema(*parsed)) return exchange->error(*error);
     const auto request = std::make_shared<const messages::Request>(std::move(*parsed));
     const auto model = app.catalog->find(request->model);
     // A token is at least one byte: a text with fewer bytes than the window has tokens fits, uncounted.

@@ -174,6 +174,7 @@ int run(const Options& options) {
     o.service.engine.queue_max = o.service.engine.slots_max;
     o.service.engine.prefill_target_ms = 0;      // nobody reads along: whole prompts at once
     o.service.read_aside_bytes = SIZE_MAX;       // nor is there a heartbeat to keep
+    o.service.compile_aside = false;
     if (o.text) o.service.engine.slots_max = 1;  // one answer after the other
     Writer writer(o.text);
     engine::Service service(*loaded->forward, *loaded->artifact, o.service, writer);
