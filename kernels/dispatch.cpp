@@ -1,4 +1,9 @@
 #include <array>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include "kernels/reference/reference.hpp"
 #if defined(PARLEY_KERNELS_X86)
@@ -19,6 +24,26 @@ bool has_avx512vnni() {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512vnni");
+}
+
+// AMX-INT8 by cpuid, and the leave to use tiles, which Linux gives a process that asks once; its threads,
+// those that run already too, have it from then on.
+bool ask_for_amx() {
+    constexpr unsigned kTile = 1u << 24, kInt8 = 1u << 25;  // of leaf 7's edx
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (!has_avx512vnni() || __get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+    if ((d & kTile) == 0 || (d & kInt8) == 0) return false;
+    constexpr long kAskForFeature = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XTILEDATA
+    return syscall(SYS_arch_prctl, kAskForFeature, kTileData) == 0;
+}
+bool has_amx() {
+    static const bool has = ask_for_amx();
+    return has;
+}
+cpu::Operations amx_operations() {
+    cpu::Operations operations = cpu::kAvx512Vnni;
+    cpu::use_amx(operations);
+    return operations;
 }
 
 // A path's table with the storage of its types.
@@ -53,7 +78,7 @@ struct CpuTable {
     }
 };
 
-constexpr std::string_view kNames[] = {"avx512vnni", "avx2", "reference"};
+constexpr std::string_view kNames[] = {"amx", "avx512vnni", "avx2", "reference"};
 #else
 constexpr std::string_view kNames[] = {"reference"};
 #endif
@@ -67,6 +92,10 @@ const Kernels* find(std::string_view name) {
 #if defined(PARLEY_KERNELS_X86)
     if (name == "avx2" && has_avx2()) {
         static const CpuTable kTable{"avx2", cpu::kAvx2};
+        return &kTable.kernels;
+    }
+    if (name == "amx" && has_amx()) {
+        static const CpuTable kTable{"amx", amx_operations()};
         return &kTable.kernels;
     }
     if (name == "avx512vnni" && has_avx512vnni()) {

@@ -89,7 +89,8 @@ struct Kernels {
     }
 };
 
-// The names this program was built with, best first: "avx512vnni", "avx2", "reference".
+// The names this program was built with, best first: "amx", "avx512vnni", "avx2",
+// "reference".
 std::span<const std::string_view> names();
 // nullptr when the name is unknown, or known and not for this host's processor.
 const Kernels* find(std::string_view name);

@@ -34,5 +34,7 @@ struct Operations {
 
 extern const Operations kAvx2;
 extern const Operations kAvx512Vnni;
+// Puts the AMX products in place of kAvx512Vnni's. For a process that may use tiles (dispatch.cpp).
+void use_amx(Operations& operations);
 
 }  // namespace parley::kernels::cpu

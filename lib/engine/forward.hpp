@@ -33,7 +33,7 @@ struct ForwardOptions {
     std::string kv_type = "f16";   // or int8: half the memory and its traffic, less exact
     uint32_t context_tokens = 0;   // 0: the file's own
     uint32_t rows_max = 512;       // most rows in one run(); scratch memory follows it
-    std::string kernel;            // "" = best for this host; reference, avx2, avx512vnni
+    std::string kernel;            // "" = best for this host; reference, avx2, avx512vnni, amx
 };
 
 struct Chunk {

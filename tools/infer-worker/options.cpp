@@ -15,7 +15,7 @@ void declare_compute(base::Verb& verb, Options& o) {
     verb.option("--threads", o.forward.threads, "compute threads; 0: one a core").range(0, 256);
     verb.option("--kernel", o.forward.kernel, "kernel path; empty: the best of this host")
         .env("PARLEY_KERNEL")
-        .choices({"", "reference", "avx2", "avx512vnni"});
+        .choices({"", "reference", "avx2", "avx512vnni", "amx"});
     verb.option("--kv-blocks", o.forward.kv_blocks, "KV blocks of 16 tokens").range(1, 1 << 22);
     verb.option("--kv-type", o.forward.kv_type,
                 "how keys and values are kept: f16, or int8 in half the memory")
