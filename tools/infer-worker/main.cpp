@@ -1,4 +1,5 @@
-// infer-worker: run one model and answer generation requests. See infer-worker(8).
+// infer-worker: run language models and answer generation requests. See infer-worker(8).
+#include "control.hpp"
 #include "inspect.hpp"
 #include "options.hpp"
 
@@ -28,5 +29,7 @@ int main(int argc, char** argv) {
     if (options->parsed.is("bench")) return infer_worker::bench(*options);
     if (options->parsed.is("info")) return infer_worker::run_info(options->model, options->json);
     if (options->parsed.is("tokenize")) return tokenize(*options);
+    if (options->parsed.is("load") || options->parsed.is("unload") || options->parsed.is("models"))
+        return infer_worker::command(*options);
     return infer_worker::serve(std::move(*options), argc, argv);
 }

@@ -1,7 +1,7 @@
 // Metrics of a worker. Set from the working loop, read by the metrics thread.
 #pragma once
 
-#include "engine/service.hpp"
+#include "engine/models.hpp"
 #include "telemetry/registry.hpp"
 
 namespace parley::infer_worker {
@@ -11,9 +11,10 @@ struct Metrics {
     telemetry::Histogram& iteration =
         registry.histogram("infer_worker_iteration_seconds", "time of one iteration");
 
-    void set(const engine::Service& service, const pipe::StatusMeta& status) {
-        const engine::EngineStats stats = service.engine().stats();
-        const engine::ServiceCounters& counters = service.counters();
+    void set(const engine::Models& models, const pipe::StatusMeta& status) {
+        const engine::EngineStats stats = models.stats();
+        const engine::ServiceCounters counters = models.counters();
+        models_.set(static_cast<double>(models.serving().size()));
         running_.set(status.running);
         waiting_.set(status.waiting);
         held_.set(stats.held);
@@ -50,6 +51,7 @@ struct Metrics {
                             const telemetry::Labels& labels = {}) {
         return registry.gauge(name, help, labels);
     }
+    telemetry::Gauge& models_ = gauge("infer_worker_models", "models that take requests");
     telemetry::Gauge& running_ = gauge("infer_worker_running", "sequences that run");
     telemetry::Gauge& waiting_ = gauge("infer_worker_waiting", "sequences that wait for a slot");
     telemetry::Gauge& held_ = gauge("infer_worker_held", "sequences without credit");

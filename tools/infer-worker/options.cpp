@@ -3,15 +3,18 @@
 namespace parley::infer_worker {
 namespace {
 
-void declare_model(base::Verb& verb, Options& o) {
-    verb.option("--model", o.model, "GGUF file").env("PARLEY_MODEL");
+void declare_template(base::Verb& verb, Options& o) {
     verb.option(
         "--chat-template", o.chat_template,
         "template family (chatml, gemma, llama3, zephyr) where the file's own is not recognised");
 }
 
+void declare_model(base::Verb& verb, Options& o) {
+    verb.option("--model", o.model, "GGUF file").env("PARLEY_MODEL");
+    declare_template(verb, o);
+}
+
 void declare_compute(base::Verb& verb, Options& o) {
-    declare_model(verb, o);
     verb.option("--threads", o.forward.threads, "compute threads; 0: one a core").range(0, 256);
     verb.option("--kernel", o.forward.kernel, "kernel path; empty: the best of this host")
         .env("PARLEY_KERNEL")
@@ -62,10 +65,15 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     Options o;
     o.service.engine.slots_max = 16;
     o.service.engine.prefix_blocks = 1 << 22;  // as many as there are
-    base::Cli cli("infer-worker", "run one model and answer generation requests");
+    base::Cli cli("infer-worker", "run language models and answer generation requests");
 
     auto serve = cli.verb("serve", "join a router, or bind an own front, and answer");
     o.daemon.declare(serve);
+    serve
+        .option("--model", o.models,
+                "GGUF file, or FILE:name=NAME:kv-blocks=N; once for each model")
+        .env("PARLEY_MODEL");
+    declare_template(serve, o);
     declare_engine(serve, o);
     declare_simulation(serve, o);
     serve.option("--name", o.name, "name in HELLO, logs and status");
@@ -89,6 +97,7 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
                  "file of CURVE public keys that get in, one a line (with --bind)");
 
     auto run = cli.verb("run", "filter: requests on standard input to answers on standard output");
+    declare_model(run, o);
     declare_engine(run, o);
     declare_simulation(run, o);
     run.option("--input", o.input, "file of requests, one a line; - is standard input");
@@ -96,6 +105,7 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     run.option("--seed", o.seed, "sampler's seed of requests that name none; -1: drawn for each");
 
     auto bench = cli.verb("bench", "measure prefill, and decode in several batch sizes");
+    declare_model(bench, o);
     declare_compute(bench, o);
     bench.option("--prompt-tokens", o.prompt_tokens, "tokens of each prompt").range(1, 1 << 20);
     bench
@@ -106,6 +116,25 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     bench.option("--batch", o.batches, "batch sizes");
     bench.option("--repeats", o.repeats, "runs of each; the median counts").range(1, 100);
     bench.flag("--json", o.json, "one JSON object");
+
+    const auto running = [&o](base::Verb& verb) {
+        verb.option("--name", o.name, "name of the running worker");
+        verb.option("--state", o.daemon.state, "state folder (default: where PARLEY_STATE says)")
+            .env("PARLEY_STATE");
+    };
+    auto load = cli.verb("load", "load a model into a running worker");
+    running(load);
+    load.option("FILE", o.file, "GGUF file").required();
+    load.option("--model-name", o.model_name,
+                "what clients call the model (default: the file's name without quantisation)");
+    load.option("--kv-blocks", o.load_kv_blocks,
+                "KV blocks of 16 tokens of this model; 0: as the worker was told")
+        .range(0, 1 << 22);
+    auto unload = cli.verb("unload", "let a running worker finish with a model, and free it");
+    running(unload);
+    unload.option("MODEL", o.unload_model, "name or hash").required();
+    auto models = cli.verb("models", "show the models of a running worker");
+    running(models);
 
     auto info = cli.verb("info", "show what a GGUF file holds");
     declare_model(info, o);

@@ -29,6 +29,7 @@ struct Options {
 
     // serve
     base::DaemonOptions daemon;
+    std::vector<std::string> models;  // of --model, see model_list.hpp; `model` is the other verbs'
     std::string name = "infer-worker-0";
     std::string model_name;  // empty: model::served_name of the path
     std::string zone;
@@ -36,6 +37,10 @@ struct Options {
     std::string bind;    // endpoint of an own front instead
     int64_t nice = 5;
     std::string curve_key, curve_server, curve_allow;
+
+    // load, unload: of a running worker
+    std::string file, unload_model;
+    uint32_t load_kv_blocks = 0;  // 0: as the worker's --kv-blocks
 
     // run
     bool text = false;

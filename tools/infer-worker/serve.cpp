@@ -1,15 +1,18 @@
 // infer-worker serve: one thread that owns the socket and the engine. It takes what has come without
 // waiting, runs one iteration, sends what came out, and waits only when there is nothing to run.
+#include <algorithm>
 #include <csignal>
 
 #include "base/log.hpp"
 #include "base/signals.hpp"
+#include "control.hpp"
 #include "load.hpp"
 #include "metrics.hpp"
-#include "model/served_name.hpp"
+#include "model_list.hpp"
 #include "pipe/answerer.hpp"
 #include "pipe/key_files.hpp"
 #include "pipe/loop.hpp"
+#include "roster.hpp"
 #include "simulated/vocabulary.hpp"
 #include "telemetry/metrics_server.hpp"
 
@@ -44,27 +47,25 @@ base::Result<pipe::CurveOptions> curve(const Options& o) {
     return out;
 }
 
-// Between the answerer and the service: each is the other's handler.
+// Between the answerer and the models: each is the other's handler.
 class Front final : public pipe::AnswererHandler, public engine::Outlet {
   public:
-    void connect(engine::Service& service, pipe::Answerer& answerer,
-                 const model::Artifact& artifact) {
-        service_ = &service;
+    void connect(engine::Models& models, pipe::Answerer& answerer) {
+        models_ = &models;
         answerer_ = &answerer;
-        artifact_ = &artifact;
     }
     bool answered() const { return answered_; }
 
     void on_ask(pipe::Ask ask) override {
-        service_->ask(ask.id, std::move(ask.envelope), std::move(ask.body));
+        models_->ask(ask.id, std::move(ask.envelope), std::move(ask.body));
     }
     void on_cancel(const std::string& id, uint32_t, pipe::Cancel why) override {
-        service_->cancel(id, why == pipe::Cancel::asked  ? "asked"
-                             : why == pipe::Cancel::gone ? "peer_gone"
-                                                         : "replaced");
+        models_->cancel(id, why == pipe::Cancel::asked  ? "asked"
+                            : why == pipe::Cancel::gone ? "peer_gone"
+                                                        : "replaced");
     }
     void on_credit(const std::string& id, uint32_t available) override {
-        service_->credit(id, available);
+        models_->credit(id, available);
     }
     void on_peer_up(pipe::Peer peer, const pipe::HelloMeta& hello) override {
         answered_ = true;
@@ -94,26 +95,30 @@ class Front final : public pipe::AnswererHandler, public engine::Outlet {
     // The tokenizer's file goes to who lacks it, on request: it is megabytes.
     void send_tokenizer(pipe::Peer peer, const pipe::HelloMeta& hello) {
         for (const std::string& hash : hello.need) {
-            if (hash != artifact_->hash()) continue;
+            const engine::Model* model = models_->find(hash);
+            if (model == nullptr) continue;
             pipe::HelloMeta own = answerer_->link().self();
             own.tok = hash;
-            answerer_->link().say_hello(peer, own, artifact_->serialise());
+            answerer_->link().say_hello(peer, own, model->artifact->serialise());
             base::log(Level::info, "tokenizer.sent", {{"peer", hello.name}});
         }
     }
 
-    engine::Service* service_ = nullptr;
+    engine::Models* models_ = nullptr;
     pipe::Answerer* answerer_ = nullptr;
-    const model::Artifact* artifact_ = nullptr;
     bool answered_ = false;
 };
 
-std::string name_of(const Options& o) {
-    if (!o.model_name.empty()) return o.model_name;
-    return o.simulate ? std::string(simulated::kName) : model::served_name(o.model);
+std::vector<pipe::ModelInfo> hello_models(const engine::Models& models) {
+    std::vector<pipe::ModelInfo> out;
+    for (const engine::Model* model : models.serving())
+        out.push_back({model->artifact->hash(), model->name, model->artifact->architecture(),
+                       model->artifact->limits().context_tokens,
+                       model->artifact->limits().output_tokens_max});
+    return out;
 }
 
-pipe::AnswererOptions answerer_options(const Options& o, const model::Artifact& artifact,
+pipe::AnswererOptions answerer_options(const Options& o, const engine::Models& models,
                                        const pipe::CurveOptions& keys) {
     pipe::AnswererOptions out;
     out.link.bind = !o.bind.empty();
@@ -123,12 +128,12 @@ pipe::AnswererOptions answerer_options(const Options& o, const model::Artifact& 
     out.link.curve = keys;
     out.link.hello.name = o.name;
     out.link.hello.zone = o.zone;
+    // Of all models together: the cores are the same.
     out.link.hello.slots = o.service.engine.slots_max;
-    out.link.hello.queue = o.service.engine.queue_max;
-    out.link.hello.models = {{artifact.hash(), name_of(o), artifact.architecture(),
-                              artifact.limits().context_tokens,
-                              artifact.limits().output_tokens_max}};
-    out.requests_max = o.service.engine.slots_max + o.service.engine.queue_max;
+    for (const engine::Model* model : models.serving())
+        out.link.hello.queue = std::max(out.link.hello.queue, model->options.engine.queue_max);
+    out.link.hello.models = hello_models(models);
+    out.requests_max = out.link.hello.slots + out.link.hello.queue;
     return out;
 }
 
@@ -139,11 +144,14 @@ int serve(Options o, int argc, const char* const* argv) {
     base::log_level(*base::parse_level(o.daemon.log_level));
     auto keys = curve(o);
     if (!keys) return base::report("infer-worker", keys.error());
+    const auto specs = specs_of(o);
+    if (!specs) return base::report("infer-worker", specs.error());
     if (o.bind.empty() && o.router.empty())
         if (auto made = base::make_dirs(o.daemon.places().run()); !made)
             return base::report("infer-worker", made.error());
     // Nobody may take it for a model by its name.
-    if (o.simulate && name_of(o).compare(0, simulated::kName.size(), simulated::kName) != 0)
+    if (o.simulate &&
+        specs->front().name.compare(0, simulated::kName.size(), simulated::kName) != 0)
         return base::report("infer-worker",
                             {base::Errc::usage, "--model-name with --simulate: '" + o.model_name +
                                                     "' does not begin with 'simulated'"});
@@ -155,39 +163,67 @@ int serve(Options o, int argc, const char* const* argv) {
     if (!server) return base::report("infer-worker", server.error());
 
     pipe::Context context;
-    auto loaded = load(o);
-    if (!loaded) return base::report("infer-worker", loaded.error());
+    auto made = make_all(*specs, o);
+    if (!made) return base::report("infer-worker", made.error());
     Front front;
-    engine::Service service(*loaded->forward, *loaded->artifact, o.service, front);
-    auto answerer =
-        pipe::Answerer::open(context, answerer_options(o, *loaded->artifact, *keys), front);
+    engine::Models models(front);
+    for (engine::Model& model : *made)
+        if (auto added = models.add(std::move(model)); !added)
+            return base::report("infer-worker", added.error());
+    made->clear();
+    auto answerer = pipe::Answerer::open(context, answerer_options(o, models, *keys), front);
     if (!answerer) return base::report("infer-worker", answerer.error());
-    front.connect(service, **answerer, *loaded->artifact);
+    front.connect(models, **answerer);
     be_nice(o.nice);  // not earlier: the thread that sends must not wait for those that compute
 
     pipe::Loop loop;
     int64_t drain_until_ms = 0;
     bool ready = false;
     loop.add((*answerer)->link());
+    Roster roster(models, o, [&] {
+        pipe::HelloMeta hello = (*answerer)->link().self();
+        hello.models = hello_models(models);
+        (*answerer)->link().say_hello(hello);
+    });
+    auto control = [&]() -> base::Result<std::unique_ptr<Control>> {
+        if (auto folder = base::make_dirs(o.daemon.places().run()); !folder)
+            return base::fail(folder.error());
+        return Control::start(control_path(o));
+    }();
+    if (control)
+        loop.watch((*control)->fd(), [&] {
+            while (auto command = (*control)->take()) roster.command(std::move(*command));
+        });
+    else  // it answers all the same
+        base::log(Level::warn, "worker.no_control", {{"what", control.error().what}});
     (*answerer)->set_status([&] {
-        pipe::StatusMeta status = service.status();
+        pipe::StatusMeta status = models.status();
         status.draining = drain_until_ms != 0;
-        metrics.set(service, status);
+        metrics.set(models, status);
         return status;
     });
     loop.watch(signals.fd(), [&] {
         while (const auto number = signals.next()) {
             if (*number == SIGHUP) {
                 base::notify_reloading();
+                const auto ended = [](const base::Result<void>& result) {
+                    if (result)
+                        base::log(Level::info, "worker.reloaded");
+                    else
+                        base::log(Level::error, "worker.reload_failed",
+                                  {{"what", result.error().what}, {"kept", "the old settings"}});
+                    base::notify_ready();
+                };
                 const auto fresh = parse_options(argc, argv);
-                if (fresh) {
-                    base::log_level(*base::parse_level(fresh->daemon.log_level));
-                    base::log(Level::info, "worker.reloaded");
-                } else {
-                    base::log(Level::error, "worker.reload_failed",
-                              {{"what", fresh.error().what}, {"kept", "the old settings"}});
+                if (!fresh) {
+                    ended(base::fail(fresh.error()));
+                    continue;
                 }
-                base::notify_ready();
+                roster.reload(*fresh, [ended, level = fresh->daemon.log_level](
+                                          const base::Result<void>& result) {
+                    if (result) base::log_level(*base::parse_level(level));
+                    ended(result);
+                });
                 continue;
             }
             if (drain_until_ms != 0) {  // a second one ends now
@@ -195,24 +231,14 @@ int serve(Options o, int argc, const char* const* argv) {
                 continue;
             }
             base::notify_stopping();
-            base::log(Level::info, "worker.draining", {{"live", service.live()}});
+            base::log(Level::info, "worker.draining", {{"live", models.live()}});
             drain_until_ms = base::system_clock().mono_ms() + o.daemon.drain_ms;
             (*answerer)->drain();
         }
     });
-    base::log(Level::info, "worker.loaded",
-              {{"model", loaded->artifact->name()},
-               {"hash", loaded->artifact->hash()},
-               {"kernel", loaded->forward->kernel()},
-               {"threads", loaded->forward->threads()},
-               {"kv_blocks", loaded->forward->kv_blocks()},
-               {"kv_type", o.forward.kv_type},
-               {"kv_bytes", loaded->forward->kv_bytes()},
-               {"context", service.engine().context_tokens()},
-               {"load_ms", loaded->load_ms}});
-
     while (!loop.stopped()) {
         loop.run_once(0);
+        roster.tick();
         if (!ready && (front.answered() || !o.bind.empty())) {
             ready = true;
             base::log(Level::info, "worker.ready",
@@ -222,21 +248,21 @@ int serve(Options o, int argc, const char* const* argv) {
             base::notify_ready();
         }
         const int64_t started_ns = base::system_clock().mono_ns();
-        const bool worked = service.step();
+        const bool worked = models.step();
         if (worked) metrics.iteration.record(base::system_clock().mono_ns() - started_ns);
         if (drain_until_ms != 0 &&
-            (service.empty() || base::system_clock().mono_ms() >= drain_until_ms))
+            (models.empty() || base::system_clock().mono_ms() >= drain_until_ms))
             break;
         if (!worked) loop.run_once(pipe::kTickMs);
     }
-    const size_t cut = service.live();
-    service.abandon("draining");
+    const size_t cut = models.live();
+    models.abandon("draining");
     // A connecting peer drops what it has not read when the connection breaks: give it
     // the time to read its ENDs.
     const int64_t close_ms = base::system_clock().mono_ms() + kCloseMs;
     while ((*answerer)->link().up() && base::system_clock().mono_ms() < close_ms) loop.run_once(5);
     base::log(Level::info, "worker.stopped",
-              {{"finished", service.counters().finished}, {"cut", cut}});
+              {{"finished", models.counters().finished}, {"cut", cut}});
     return 0;
 }
 

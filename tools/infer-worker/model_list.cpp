@@ -1,0 +1,120 @@
+#include "model_list.hpp"
+
+#include <algorithm>
+#include <charconv>
+
+#include "base/log.hpp"
+#include "load.hpp"
+#include "model/served_name.hpp"
+#include "simulated/vocabulary.hpp"
+
+namespace parley::infer_worker {
+namespace {
+
+constexpr std::string_view kNameKey = ":name=", kBlocksKey = ":kv-blocks=";
+
+// Cuts `KEY value` off the end of `text`, where the value reaches to the end.
+bool cut(std::string_view& text, std::string_view key, std::string& value) {
+    const size_t at = text.rfind(key);
+    if (at == std::string_view::npos) return false;
+    const std::string_view rest = text.substr(at + key.size());
+    if (rest.find(':') != std::string_view::npos) return false;
+    value = rest;
+    text = text.substr(0, at);
+    return true;
+}
+
+}  // namespace
+
+base::Result<ModelSpec> parse_spec(std::string_view text) {
+    const auto bad = [&](const std::string& why) {
+        return base::fail(base::Errc::config, "--model '" + std::string(text) + "': " + why);
+    };
+    ModelSpec spec;
+    spec.text = text;
+    std::string_view file = text;
+    std::string value;
+    for (;;) {
+        if (cut(file, kNameKey, value)) {
+            if (value.empty()) return bad("the name is empty");
+            spec.name = value;
+        } else if (cut(file, kBlocksKey, value)) {
+            const auto [end, error] =
+                std::from_chars(value.data(), value.data() + value.size(), spec.kv_blocks);
+            if (error != std::errc() || end != value.data() + value.size() || spec.kv_blocks == 0 ||
+                spec.kv_blocks > 1 << 22)
+                return bad("kv-blocks is a number from 1 to 4194304, not '" + value + "'");
+        } else {
+            break;
+        }
+    }
+    if (file.empty()) return bad("it names no file");
+    spec.file = file;
+    return spec;
+}
+
+base::Result<std::vector<ModelSpec>> specs_of(const Options& o) {
+    std::vector<ModelSpec> specs;
+    if (o.simulate) {
+        ModelSpec spec;
+        spec.name = o.model_name.empty() ? std::string(simulated::kName) : o.model_name;
+        spec.text = "--simulate";
+        return std::vector<ModelSpec>{spec};
+    }
+    for (const std::string& text : o.models) {
+        auto spec = parse_spec(text);
+        if (!spec) return base::fail(spec.error());
+        for (const ModelSpec& other : specs)
+            if (other.file == spec->file)
+                return base::fail(base::Errc::config, "--model names '" + spec->file + "' twice");
+        specs.push_back(std::move(*spec));
+    }
+    if (specs.empty())
+        return base::fail(base::Errc::usage,
+                          "no model: name a GGUF file with --model or PARLEY_MODEL");
+    if (!o.model_name.empty()) {
+        if (specs.size() > 1)
+            return base::fail(base::Errc::usage,
+                              "--model-name with several models: write --model FILE:name=NAME");
+        if (specs[0].name.empty()) specs[0].name = o.model_name;
+    }
+    return specs;
+}
+
+base::Result<engine::Model> make(const ModelSpec& spec, Options o) {
+    o.model = spec.file;
+    if (spec.kv_blocks > 0) o.forward.kv_blocks = spec.kv_blocks;
+    auto loaded = load(o);
+    if (!loaded) return base::fail(loaded.error());
+    engine::Model model;
+    model.name = spec.name.empty() ? model::served_name(spec.file) : spec.name;
+    model.source = spec.text;
+    model.artifact = std::move(loaded->artifact);
+    model.forward = std::move(loaded->forward);
+    model.options = o.service;
+    base::log(base::Level::info, "worker.loaded",
+              {{"model", model.artifact->name()},
+               {"hash", model.artifact->hash()},
+               {"served_as", model.name},
+               {"kernel", model.forward->kernel()},
+               {"threads", model.forward->threads()},
+               {"kv_blocks", model.forward->kv_blocks()},
+               {"kv_type", o.forward.kv_type},
+               {"kv_bytes", model.forward->kv_bytes()},
+               {"context", o.service.engine.context_tokens},
+               {"load_ms", loaded->load_ms}});
+    return model;
+}
+
+base::Result<std::vector<engine::Model>> make_all(const std::vector<ModelSpec>& specs,
+                                                  const Options& options) {
+    std::vector<engine::Model> models;
+    for (const ModelSpec& spec : specs) {
+        auto model = make(spec, options);
+        if (!model) return base::fail(model.error());
+        models.push_back(std::move(*model));
+    }
+    return models;
+}
+
+}  // namespace parley::infer_worker
