@@ -100,6 +100,7 @@ base::Result<engine::Model> make(const ModelSpec& spec, Options o) {
                {"threads", model.forward->threads()},
                {"kv_blocks", model.forward->kv_blocks()},
                {"kv_type", o.forward.kv_type},
+               {"weight_bytes", model.forward->weight_bytes()},
                {"kv_bytes", model.forward->kv_bytes()},
                {"context", o.service.engine.context_tokens},
                {"load_ms", loaded->load_ms}});
