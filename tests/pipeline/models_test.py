@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import tempfile
@@ -185,6 +186,49 @@ def test_the_configuration_names_the_models_and_sighup_reads_it_again():
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
         assert not os.path.exists(os.path.join(state, "run", "infer-worker-0.control"))
+    finally:
+        process.kill()
+        process.wait()
+        shutil.rmtree(state)
+
+
+def test_what_cannot_be_is_refused_in_words():
+    """Bad lists end the start with 64 or 78, bad commands get one line with the reason, and the worker goes on."""
+    def serve(*arguments):
+        done = subprocess.run([os.path.join(BIN, "infer-worker"), "serve", "--bind", "ipc:///nowhere/x.sock", *arguments],
+                              capture_output=True, text=True, timeout=20)
+        return done.returncode, done.stderr
+    code, said = serve("--model", MODEL, "--model", "/b.gguf", "--model-name", "both")
+    assert code == 64 and "--model-name with several models" in said, (code, said)
+    code, said = serve("--model", MODEL, "--model", MODEL + ":name=again")
+    assert code == 78 and "twice" in said, (code, said)
+    code, said = serve("--model", MODEL + ":kv-blocks=0")
+    assert code == 78 and "kv-blocks is a number from 1" in said, (code, said)
+
+    state = tempfile.mkdtemp(prefix="parley-models-")
+    process = subprocess.Popen([os.path.join(BIN, "infer-worker"), "serve", "--simulate", "--bind", f"ipc://{state}/front.sock",
+                                "--state", state], stderr=subprocess.DEVNULL)
+    path = os.path.join(state, "run", "infer-worker-0.control")
+
+    def say(line):
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.settimeout(20)
+            peer.connect(path)
+            peer.sendall(line + b"\n")
+            answer = b"".join(iter(lambda: peer.recv(4096), b""))
+        return json.loads(answer) if answer else None
+    try:
+        until("no socket", lambda: os.path.exists(path))
+        assert say(b"nonsense") == {"ok": False, "error": "the command is no JSON"}
+        assert say(b'{"command":"dance"}') == {"ok": False, "error": "command is load, unload or models"}
+        assert say(b'{"command":"load","file":"relative.gguf"}') == {"ok": False, "error": "load: file is an absolute path"}
+        assert "simulated worker loads no model" in say(json.dumps({"command": "load", "file": MODEL}).encode())["error"]
+        assert [m["name"] for m in say(b'{"command":"models"}')["models"]] == ["simulated"]
+        with socket.socket(socket.AF_UNIX) as mute:  # says nothing: others wait 2 s, not for ever
+            mute.connect(path)
+            start = time.monotonic()
+            assert say(b'{"command":"models"}')["ok"]
+            assert time.monotonic() - start < 10
     finally:
         process.kill()
         process.wait()
