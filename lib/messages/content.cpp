@@ -10,7 +10,6 @@ constexpr std::string_view kList = "Input should be a valid list";
 constexpr std::string_view kObject = "Input should be an object";
 constexpr std::string_view kStringOrList = "Input should be a valid string or a list of blocks";
 constexpr std::string_view kNoImages = "image input is not supported by this model";
-constexpr std::string_view kNotYet = "not supported by this server yet";
 constexpr std::string_view kBlockTypes =
     "Input should be 'text', 'tool_use', 'tool_result', 'document', 'search_result', 'thinking' or "
     "'redacted_thinking'";
@@ -167,6 +166,7 @@ bool RequestReader::read_messages(Object body) {
         if (!read_message(item, where, static_cast<size_t>(where.message) + 1 == count))
             return false;
     }
+    later(pairs_.end());
     if (out_.prefill && ends_with_space(out_.turns.back().text))
         later("messages", "final assistant content cannot end with trailing whitespace");
     return true;
@@ -186,6 +186,7 @@ bool RequestReader::read_message(Element item, Where where, bool last) {
     else if (word != "user")
         return fail(where.str("role"), "Input should be 'user', 'assistant' or 'system'");
 
+    later(pairs_.message(role));
     turns_.begin(role, role == Role::system && where.message == 0 ? "\n\n" : "\n");
     const size_t turns_before = out_.turns.size();
     const size_t bytes_before = turns_before == 0 ? 0 : out_.turns.back().text.size();
@@ -194,6 +195,7 @@ bool RequestReader::read_message(Element item, Where where, bool last) {
     if (const auto text = json::text(value)) {
         empty = text->empty();
         if (!empty) check_text(*text, where);
+        if (role != Role::system) pairs_.other_block();
         turns_.add(origin_of(role), *text);
     } else {
         Array blocks;
@@ -229,6 +231,7 @@ bool RequestReader::read_block(Element item, Where where, Role role) {
     if (item.get(block)) return fail(where.str(), kObject);
     std::string_view type;
     if (!required_text(block, where, "type", type)) return false;
+    if (role != Role::system && type != "tool_result") pairs_.other_block();
     bool ok = true;
     if (type == "text") {
         ok = read_text(block, where, origin_of(role));
@@ -349,33 +352,6 @@ bool RequestReader::read_search_result(Object block, Where where) {
     out.append(title).append(" (").append(source).append(")]\n");
     out.append(text).append("\n[End of search result]\n");
     turns_.add(Origin::document, out);
-    return true;
-}
-
-bool RequestReader::read_tool_use(Object block, const Where& where, Role role) {
-    std::string_view text;
-    if (!required_text(block, where, "id", text) || !required_text(block, where, "name", text))
-        return false;
-    Element value;
-    if (block.at_key("input").get(value)) return fail(where.str("input"), kRequired);
-    if (!value.is_object()) return fail(where.str("input"), kObject);
-    if (role != Role::assistant)
-        later(where.str(), "`tool_use` blocks may only be in assistant messages");
-    later(where.str(), std::string("tool use is ") + std::string(kNotYet));
-    return true;
-}
-
-bool RequestReader::read_tool_result(Object block, const Where& where, Role role) {
-    std::string_view text;
-    if (!required_text(block, where, "tool_use_id", text)) return false;
-    if (const auto content = json::member(block, "content"))
-        if (!content->is_string() && !content->is_array())
-            return fail(where.str("content"), kStringOrList);
-    if (const auto is_error = json::member(block, "is_error"))
-        if (!is_error->is_bool())
-            return fail(where.str("is_error"), "Input should be a valid boolean");
-    if (role != Role::user) later(where.str(), "`tool_result` blocks may only be in user messages");
-    later(where.str(), std::string("tool use is ") + std::string(kNotYet));
     return true;
 }
 

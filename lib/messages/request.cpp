@@ -312,36 +312,6 @@ bool RequestReader::read_format(Element element, const std::string& path) {
     return true;
 }
 
-bool RequestReader::read_tools(Object body) {
-    bool given = false;
-    bool any = false;
-    if (const auto value = json::member(body, "tools")) {
-        Array tools;
-        if (value->get(tools)) return fail("tools", kList);
-        given = true;
-        int64_t index = 0;
-        for (const Element item : tools) {
-            Where where{.root = "tools", .block = index++};
-            Object tool;
-            if (item.get(tool)) return fail(where.str(), kObject);
-            if (!mark(tool, where)) return false;
-            any = true;
-        }
-    }
-    if (any) later("tools", "not supported by this server yet");
-    const auto value = json::member(body, "tool_choice");
-    if (!value) return true;
-    Object choice;
-    if (value->get(choice)) return fail("tool_choice", kObject);
-    std::string_view type;
-    if (!required_text(choice, Where{.root = "tool_choice"}, "type", type)) return false;
-    if (!one_of(type, {"auto", "any", "tool", "none"}))
-        return fail("tool_choice.type", "Input should be 'auto', 'any', 'tool' or 'none'");
-    if (!any && !(given && (type == "auto" || type == "none")))
-        later("tool_choice", "may only be specified while providing tools");
-    return true;
-}
-
 bool RequestReader::read_unsupported(Object body) {
     for (const auto key : {"compaction"sv, "container"sv})
         if (json::member(body, key)) later(key, "not supported by this server");

@@ -9,6 +9,7 @@
 
 #include "messages/json_read.hpp"
 #include "messages/request.hpp"
+#include "messages/tools.hpp"
 
 namespace parley::messages {
 
@@ -62,6 +63,9 @@ class RequestReader {
     bool fail(std::string_view path, std::string_view why);
     bool fail(ApiError error);
     void later(std::string_view path, std::string_view why);
+    void later(const std::optional<CallPairs::Offence>& offence) {
+        if (offence) later(offence->path, offence->why);
+    }
 
     // request.cpp: top-level fields
     bool read_model(Object body);
@@ -72,7 +76,9 @@ class RequestReader {
     bool read_thinking(Object body);
     bool read_output(Object body);
     bool read_format(Element element, const std::string& path);
-    bool read_tools(Object body);
+    bool read_tools(Object body);                            // read_tools.cpp
+    bool read_tool(Object tool, const Where& where, std::unordered_set<std::string_view>& names);
+    bool read_tool_choice(Object body, bool given, const std::unordered_set<std::string_view>& names);
     bool read_unsupported(Object body);
     bool read_unknown(Object body);
     bool read_cache_control(Object holder, const Where& where, std::optional<Ttl>& ttl);
@@ -90,6 +96,8 @@ class RequestReader {
     bool read_search_result(Object block, Where where);
     bool read_tool_use(Object block, const Where& where, Role role);
     bool read_tool_result(Object block, const Where& where, Role role);
+    bool read_result_block(Object block, const Where& where, std::string_view type,
+                           std::string& out);
     bool read_text_blocks(Array blocks, Where where, std::string& out);
     void read_server_block(Object block);
     void check_text(std::string_view text, const Where& where);
@@ -99,7 +107,7 @@ class RequestReader {
     TurnBuilder turns_;
     std::optional<ApiError> error_;
     std::optional<ApiError> semantic_;
-    bool tool_choice_given_ = false;
+    CallPairs pairs_;
     size_t cache_marks_ = 0;
     std::optional<uint64_t> thinking_budget_;
 };
