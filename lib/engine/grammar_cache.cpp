@@ -5,6 +5,11 @@
 namespace parley::engine {
 namespace {
 
+// So that the loop does not stall at the first masks, milliseconds each where nearly every token fits. An
+// outcome is a bit a token: 6 KB.
+constexpr size_t kWarmOutcomesMax = 256;
+constexpr int64_t kWarmNs = 50'000'000;
+
 class GrammarVocabulary final : public grammar::Vocabulary {
   public:
     explicit GrammarVocabulary(const model::Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
@@ -39,6 +44,7 @@ base::Result<GrammarCache::Grammar> GrammarCache::get(const std::string& schema)
     }
     auto made = grammar::TokenGrammar::create(std::move(*automaton), std::move(trie));
     if (!made) return base::fail(made.error());
+    (*made)->warm(kWarmOutcomesMax, kWarmNs);
     const std::lock_guard lock(mutex_);
     if (by_schema_.count(schema) == 0) {
         entries_.emplace_front(schema, *made);

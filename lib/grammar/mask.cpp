@@ -3,12 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
+#include <deque>
 
 namespace parley::grammar {
 namespace {
 
 constexpr uint32_t kCostMost = Walker::kCostMost;
 constexpr size_t kSeenMax = 1024;
+constexpr size_t kScanMax = 32;  // seen configurations; a scan of so few beats a hash
 
 void set(std::span<uint64_t> bits, int32_t token) {
     bits[static_cast<size_t>(token) / 64] |= uint64_t{1} << (token % 64);
@@ -87,6 +90,36 @@ void Walker::keep_open(Configurations& set) const {
     std::erase_if(set, [this](Configuration c) { return cost(c) == kCostMost; });
 }
 
+void Walker::forget() {
+    seen_.clear();
+    seen_slots_.clear();
+}
+
+bool Walker::saw(Configuration c) {
+    if (seen_.size() <= kScanMax) {
+        if (std::find(seen_.begin(), seen_.end(), c) != seen_.end()) return true;
+    } else {
+        if (seen_slots_.size() < seen_.size() * 2) {
+            seen_slots_.assign(seen_.size() * 4, kNever);
+            for (uint32_t i = 0; i < seen_.size(); ++i) {
+                size_t at = hash(seen_[i].state, seen_[i].frame) % seen_slots_.size();
+                while (seen_slots_[at] != kNever) at = (at + 1) % seen_slots_.size();
+                seen_slots_[at] = i;
+            }
+        }
+        size_t at = hash(c.state, c.frame) % seen_slots_.size();
+        for (; seen_slots_[at] != kNever; at = (at + 1) % seen_slots_.size())
+            if (seen_[seen_slots_[at]] == c) return true;
+        if (seen_.size() < seen_max_) seen_slots_[at] = static_cast<uint32_t>(seen_.size());
+    }
+    if (seen_.size() >= seen_max_) {
+        narrowed_ = true;
+        return true;
+    }
+    seen_.push_back(c);
+    return false;
+}
+
 // Follows calls and ends until every configuration waits for a byte.
 void Walker::close(uint32_t state, uint32_t frame, Configurations& out) {
     const Automaton& a = grammar_.automaton();
@@ -100,12 +133,7 @@ void Walker::close(uint32_t state, uint32_t frame, Configurations& out) {
         }
         const auto calls = a.calls(c.state);
         const bool accepts = a.accepts(c.state);
-        if (std::find(seen_.begin(), seen_.end(), c) != seen_.end()) continue;
-        if (seen_.size() >= kSeenMax) {
-            narrowed_ = true;
-            continue;
-        }
-        seen_.push_back(c);
+        if (saw(c)) continue;
         if (!a.edges(c.state).empty()) out.push_back(c);
         if (accepts) {
             if (c.frame == kUnknown)
@@ -127,24 +155,26 @@ void Walker::close(uint32_t state, uint32_t frame, Configurations& out) {
     }
 }
 
-void Walker::trim(Configurations& out) {
-    if (out.size() <= kConfigurationsMax) return;
+void Walker::trim(Configurations& out, size_t most) {
+    if (out.size() <= most) return;
     narrowed_ = true;
     std::stable_sort(out.begin(), out.end(),
                      [this](Configuration x, Configuration y) { return cost(x) < cost(y); });
-    out.resize(kConfigurationsMax);
+    out.resize(most);
 }
 
 void Walker::begin(Configurations& out) {
     out.clear();
-    seen_.clear();
+    forget();
+    seen_max_ = kWaysMax;
     close(grammar_.automaton().start(), kBottom, out);
     trim(out);
 }
 
 void Walker::leave(uint32_t frame, Configurations& out) {
     out.clear();
-    seen_.clear();
+    forget();
+    seen_max_ = kSeenMax;
     if (frame == kBottom)
         out.push_back({kDone, kBottom});
     else
@@ -152,10 +182,11 @@ void Walker::leave(uint32_t frame, Configurations& out) {
     trim(out);
 }
 
-bool Walker::step(const Configurations& in, uint8_t byte, Configurations& out) {
+bool Walker::step(const Configurations& in, uint8_t byte, Configurations& out, bool wide) {
     const Automaton& a = grammar_.automaton();
     out.clear();
-    seen_.clear();
+    forget();
+    seen_max_ = wide ? kWaysMax : kSeenMax;
     left_ = false;
     for (const Configuration c : in) {
         if (c.state == kDone) continue;
@@ -171,7 +202,7 @@ bool Walker::step(const Configurations& in, uint8_t byte, Configurations& out) {
             break;
         }
     }
-    trim(out);
+    trim(out, wide ? kWaysMax : kConfigurationsMax);
     return !out.empty() || left_;
 }
 
@@ -259,6 +290,28 @@ const TokenGrammar::Outcome& TokenGrammar::outcome(uint32_t state) const {
     });
     out.rise = most - static_cast<int64_t>(costs_.least[state]);
     return out;
+}
+
+void TokenGrammar::warm(size_t outcomes_most, int64_t most_ns) const {
+    using Clock = std::chrono::steady_clock;
+    const auto until = Clock::now() + std::chrono::nanoseconds(most_ns);
+    std::vector<bool> met(automaton_.states(), false);
+    std::deque<uint32_t> next;
+    const auto meet = [&](uint32_t state) {
+        if (!met[state]) next.push_back(state);
+        met[state] = true;
+    };
+    meet(automaton_.start());
+    while (!next.empty() && outcomes_.size() < outcomes_most && Clock::now() < until) {
+        const uint32_t state = next.front();
+        next.pop_front();
+        if (!automaton_.edges(state).empty()) outcome(state);
+        for (const auto& call : automaton_.calls(state)) {
+            meet(call.start);
+            meet(call.back);
+        }
+        for (const auto& edge : automaton_.edges(state)) meet(edge.target);
+    }
 }
 
 Matcher::Matcher(std::shared_ptr<const TokenGrammar> grammar)
@@ -365,7 +418,7 @@ bool Matcher::accept(int32_t token, std::string_view bytes) {
     const size_t mark = walker_.mark();
     next_ = now_;
     for (const char byte : bytes) {
-        if (!walker_.step(next_, static_cast<uint8_t>(byte), spare_)) {
+        if (!walker_.step(next_, static_cast<uint8_t>(byte), spare_, true)) {
             walker_.back_to(mark);
             return false;
         }
@@ -376,6 +429,7 @@ bool Matcher::accept(int32_t token, std::string_view bytes) {
         walker_.back_to(mark);
         return false;
     }
+    walker_.trim(next_);
     std::swap(now_, next_);
     return true;
 }

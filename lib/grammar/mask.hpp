@@ -11,7 +11,11 @@
 //          whole tokens along literals). With a budget only those tokens are allowed after which the rest
 //          still fits: a mask for a budget ≥ tokens_least() is never empty, and so on to the end.
 //          The token that ends the answer is not counted: what is over() needs none.
-// Bounds   kConfigurationsMax at once (an ambiguous plain grammar): past it the cheapest to close stay.
+//          The bound is the exact fewest but for tokens that reach over the end of a rule (`":"` and the
+//          like), which it does not count on: an answer may fit in fewer tokens than tokens_least() says.
+// Bounds   kConfigurationsMax between tokens (an ambiguous grammar): past it the cheapest to close stay.
+//          Inside a token accept() follows kWaysMax: more than any mask follows, so that it finds every
+//          token that a mask promises, and at no higher cost to the end.
 //          Frames: Limits::depth_max. A matcher's memory grows with the frames that its text opened.
 // Threads  one thread for a TokenGrammar and all its matchers: they share the states' outcomes.
 #pragma once
@@ -29,6 +33,7 @@
 namespace parley::grammar {
 
 inline constexpr size_t kConfigurationsMax = 256;
+inline constexpr size_t kWaysMax = 16 * 1024;
 inline constexpr size_t kMasksKept = 16;
 
 class TokenGrammar;
@@ -50,8 +55,9 @@ class Walker {
     explicit Walker(const TokenGrammar& grammar);
 
     void begin(Configurations& out);
-    // False when nothing is left.
-    bool step(const Configurations& in, uint8_t byte, Configurations& out);
+    // False when nothing is left. `wide`: up to kWaysMax are kept.
+    bool step(const Configurations& in, uint8_t byte, Configurations& out, bool wide = false);
+    void trim(Configurations& out, size_t most = kConfigurationsMax);  // the cheapest to close stay
     void leave(uint32_t frame, Configurations& out);  // the rule above is done
     bool left() const { return left_; }               // the last step ended a rule under kUnknown
     // Tokens to the end of the text (of the rule, under kUnknown); kCostMost where there is no end, or
@@ -79,12 +85,16 @@ class Walker {
     };
     uint32_t push(uint32_t state, uint32_t above);
     void close(uint32_t state, uint32_t frame, Configurations& out);
-    void trim(Configurations& out);
 
     const TokenGrammar& grammar_;
     std::vector<Frame> frames_;
     std::vector<uint32_t> slots_;  // hash of frames, open
+    // What close() has followed since forget(): found by a scan while there are few, by hash after that.
+    void forget();
+    bool saw(Configuration c);  // false: it is new, and noted
     std::vector<Configuration> seen_, todo_;
+    std::vector<uint32_t> seen_slots_;
+    size_t seen_max_ = 0;
     std::vector<Configurations> levels_;
     std::vector<size_t> marks_;
     bool left_ = false;
@@ -117,6 +127,9 @@ class TokenGrammar {
     };
     const Outcome& outcome(uint32_t state) const;
     size_t outcomes() const { return outcomes_.size(); }
+    // Works out outcomes ahead, nearest to the start first, until there are `outcomes_most` or `most_ns`
+    // have passed: for whoever has the time, before a matcher needs them.
+    void warm(size_t outcomes_most, int64_t most_ns) const;
 
   private:
     TokenGrammar(Automaton automaton, std::shared_ptr<const Trie> trie);
@@ -139,8 +152,8 @@ class Matcher {
     // Tokens that suffice to the end; 0: the text is complete.
     uint32_t tokens_least() const;
     bool finished() const;  // complete as it is
-    // The grammar is so ambiguous here that ways were dropped (kConfigurationsMax): what is accepted is
-    // still of the language, but a mask may promise a token that accept() then refuses.
+    // The grammar is so ambiguous here that ways were dropped: what is accepted is still of the language
+    // and what a mask promises is accepted, but some texts of the language are not offered.
     bool narrowed() const { return walker_.narrowed(); }
     bool over() const;      // and nothing may follow
     const TokenGrammar& grammar() const { return *grammar_; }

@@ -293,6 +293,61 @@ TEST_CASE("a plain grammar matches what it says", "[grammar]") {
     }
 }
 
+// s and r are the same language under two names: after n letters there are 2^n stacks.
+TEST_CASE("past the bound on ways a mask still keeps its promises and the text still ends",
+          "[grammar]") {
+    auto automaton = grammar::compile_plain(
+        "root ::= s\ns ::= \"a\" s b | \"a\" r c | \"a\"\nr ::= \"a\" s b | \"a\" r c | \"a\"\n"
+        "b ::= \"x\" | \"yy\"\nc ::= \"x\" | \"zzz\"");
+    if (!automaton) FAIL(automaton.error().what);
+    const test::ByteVocabulary v;
+    const auto g =
+        *TokenGrammar::create(std::move(*automaton), std::make_shared<grammar::Trie>(v));
+    bool narrowed = false;
+    for (uint32_t seed = 1; seed <= 20; ++seed) {
+        std::mt19937 random(seed);
+        Matcher m(g);
+        uint64_t budget = 30 + seed;
+        for (; !m.over() && budget > 0; --budget) {
+            const auto mask = m.mask(budget);
+            std::vector<int32_t> allowed;
+            for (uint32_t t = 0; t < v.size(); ++t)
+                if (test::allowed(mask, static_cast<int32_t>(t))) {
+                    allowed.push_back(static_cast<int32_t>(t));
+                    // Letters first, so that there are many ways.
+                    if (v.bytes(static_cast<int32_t>(t)) == "a" && budget > 16)
+                        allowed.insert(allowed.end(), 50, static_cast<int32_t>(t));
+                }
+            REQUIRE_FALSE(allowed.empty());
+            const int32_t token = allowed[random() % allowed.size()];
+            REQUIRE(m.accept(token, v.bytes(token)));
+            if (v.ends_answer(token)) break;
+            REQUIRE(m.tokens_least() < budget);
+        }
+        CHECK(m.finished());
+        narrowed = narrowed || m.narrowed();
+    }
+    CHECK(narrowed);
+}
+
+TEST_CASE("a token that one way promises is accepted though cheaper ways crowd its middle",
+          "[grammar]") {
+    // After "b" 300 ways are one letter from the end; the one that "bd" is on is six away.
+    std::string text = "root ::= p | q\nq ::= \"bdzzzzz\"\np ::= \"b\" (r0";
+    for (int i = 1; i < 300; ++i) text += " | r" + std::to_string(i);
+    text += ")\n";
+    for (int i = 0; i < 300; ++i) text += "r" + std::to_string(i) + " ::= \"c\"\n";
+    auto automaton = grammar::compile_plain(text);
+    if (!automaton) FAIL(automaton.error().what);
+    test::ByteVocabulary v;
+    v.words.push_back("bd");
+    const auto bd = static_cast<int32_t>(v.size() - 1);
+    Matcher m(*TokenGrammar::create(std::move(*automaton), std::make_shared<grammar::Trie>(v)));
+    REQUIRE(test::allowed(m.mask(100), bd));
+    REQUIRE(m.accept(bd, "bd"));
+    CHECK(m.tokens_least() == 5);
+}
+
 TEST_CASE("a vocabulary without a byte that is needed is refused", "[grammar]") {
     test::ByteVocabulary v;
     v.words[1 + '}'] = "";

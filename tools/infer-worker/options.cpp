@@ -88,6 +88,8 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
         .option("--queue-max", o.service.engine.queue_max,
                 "requests that wait for a slot; one more is refused (529)")
         .range(0, 65'536);
+    serve.option("--grammars-kept", o.service.grammars_kept, "compiled JSON Schemas kept for answers held to one")
+        .range(1, 4096);
     serve.duration("--prefill-target", o.service.engine.prefill_target_ms,
                    "how long a prompt's chunk may hold up those that decode");
     serve.option("--nice", o.nice, "nice value of the compute threads").range(0, 19);
