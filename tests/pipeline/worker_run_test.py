@@ -122,6 +122,12 @@ check("bench ends with 0", bench.returncode == 0, bench.stderr)
 report = json.loads(bench.stdout)
 check("bench reports both batches, and speeds above 0", [r["batch"] for r in report["results"]] == [1, 3]
       and all(r["decode_tok_s"] > 0 and r["prefill_tok_s"] > 0 and r["step_ms"] > 0 for r in report["results"]), report)
+check("bench holds itself against a measured roofline", report["read_gb_s"] > 0.5 and report["kv_token_bytes"] == 23040
+      and all(0 < r["decode_roofline_share"] < 1.5 for r in report["results"])
+      and (report["kernel"] == "amx" or all(0 < r["prefill_peak_share"] < 1 for r in report["results"])), report)
+deep = worker("bench", "--model", MODEL, "--json", "--decode-tokens", "4", "--repeats", "1", "--batch", "1", "--depth", "16", "--depth", "64")
+check("bench goes through all depths", deep.returncode == 0 and [r["prompt_tokens"] for r in json.loads(deep.stdout)["results"]] == [16, 64], deep.stderr)
+check("a depth that is no number is 64", worker("bench", "--model", MODEL, "--depth", "deep").returncode == 64)
 
 print(f"{len(failures)} failed")
 sys.exit(1 if failures else 0)

@@ -1,6 +1,8 @@
 // infer-worker bench: how fast prompts come in and tokens go out, in several batch sizes, through the
 // engine itself (scheduler, sampler and text included; no socket). Every sequence has its own prompt,
-// but for its first --cached-tokens, which were computed before the time is taken.
+// but for its first --cached-tokens, which were computed before the time is taken. Beside each stands its
+// share of the roofline (roofline.hpp): for decode what an iteration must read, weights and KV, over the
+// measured read bandwidth; for prefill the weights' products over the measured int8 peak.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -11,6 +13,8 @@
 #include "base/json.hpp"
 #include "base/log.hpp"
 #include "load.hpp"
+#include "model/gguf.hpp"
+#include "roofline.hpp"
 
 namespace parley::infer_worker {
 namespace {
@@ -125,6 +129,51 @@ Sample median(const std::vector<Sample>& samples) {
             of(&Sample::step_ms)};
 }
 
+// Products of one prompt token with the weights: every matrix of the blocks. The output matrix is used for
+// a prompt's last token only, the embedding is looked up.
+base::Result<double> products_per_token(const std::string& path) {
+    const auto file = model::Gguf::open(path);
+    if (!file) return base::fail(file.error());
+    double products = 0;
+    for (const model::Tensor& t : file->tensors())
+        if (t.rank == 2 && t.name.starts_with("blk."))
+            products += static_cast<double>(t.dims[0]) * static_cast<double>(t.dims[1]);
+    return products;
+}
+
+// Against what a row is held.
+struct Roofline {
+    double read_b_s = 0;
+    double int8_ops_s = 0;  // 0: not measured on this path
+    double weight_bytes = 0;
+    double kv_token_bytes = 0;
+    double token_ops = 0;
+
+    // Mean decode iteration at its best: weights once, each sequence's KV at the middle of its answer.
+    double step_ms(const Options& o, uint32_t batch) const {
+        const double depth = o.prompt_tokens + o.decode_tokens / 2.0;
+        return (weight_bytes + batch * depth * kv_token_bytes) / read_b_s * 1e3;
+    }
+    double prefill_tok_s() const { return token_ops == 0 ? 0 : int8_ops_s / token_ops; }
+};
+
+base::Result<Roofline> measure_roofline(const Options& o, const engine::Forward& forward) {
+    Roofline r;
+    const auto read = read_bytes_per_s(forward.weight_bytes(), forward.threads());
+    if (!read) return base::fail(read.error());
+    const auto ops = int8_ops_per_s(forward.kernel(), forward.threads());
+    if (!ops) return base::fail(ops.error());
+    const auto products = products_per_token(o.model);
+    if (!products) return base::fail(products.error());
+    r.read_b_s = *read;
+    r.int8_ops_s = *ops;
+    r.token_ops = 2 * *products;
+    r.weight_bytes = static_cast<double>(forward.weight_bytes());
+    r.kv_token_bytes = static_cast<double>(forward.kv_bytes()) / forward.kv_blocks() /
+                       engine::kBlockTokens;
+    return r;
+}
+
 }  // namespace
 
 int bench(const Options& options) {
@@ -142,11 +191,23 @@ int bench(const Options& options) {
     auto loaded = load(o);
     if (!loaded) return base::report("infer-worker", loaded.error());
     engine::Forward& forward = *loaded->forward;
-    const uint64_t depth = static_cast<uint64_t>(o.prompt_tokens) + o.decode_tokens + 1;
-    if (depth > o.forward.context_tokens)
+    if (o.depths.empty()) o.depths.push_back(std::to_string(o.prompt_tokens));
+    std::vector<uint32_t> depths;
+    for (const std::string& text : o.depths) {
+        uint32_t value = 0;
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+        if (error != std::errc() || end != text.data() + text.size() || value < 1)
+            return base::report("infer-worker",
+                                {base::Errc::usage, "--depth: '" + text + "' is no number of tokens"});
+        depths.push_back(value);
+    }
+    o.prompt_tokens = *std::min_element(depths.begin(), depths.end());
+    const uint64_t deepest = static_cast<uint64_t>(*std::max_element(depths.begin(), depths.end())) +
+                             o.decode_tokens + 1;
+    if (deepest > o.forward.context_tokens)
         return base::report(
             "infer-worker",
-            {base::Errc::usage, fmt::format("prompt and decode tokens: {} > {}, the context", depth,
+            {base::Errc::usage, fmt::format("prompt and decode tokens: {} > {}, the context", deepest,
                                             o.forward.context_tokens)});
 
     if (o.cached_tokens >= o.prompt_tokens && o.cached_tokens > 0)
@@ -155,6 +216,8 @@ int bench(const Options& options) {
                                                             "--prompt-tokens {}",
                                                             o.cached_tokens, o.prompt_tokens)});
 
+    const auto roofline = measure_roofline(o, forward);
+    if (!roofline) return base::report("infer-worker", roofline.error());
     std::string out;
     base::JsonWriter json(out);
     json.object()
@@ -166,6 +229,9 @@ int bench(const Options& options) {
         .field("kv_type", o.forward.kv_type)
         .field("kv_bytes", forward.kv_bytes())
         .field("load_ms", loaded->load_ms)
+        .field("read_gb_s", roofline->read_b_s * 1e-9)
+        .field("int8_gops", roofline->int8_ops_s * 1e-9)
+        .field("kv_token_bytes", roofline->kv_token_bytes)
         .field("prompt_tokens", o.prompt_tokens)
         .field("cached_tokens", o.cached_tokens)
         .field("decode_tokens", o.decode_tokens)
@@ -174,11 +240,18 @@ int bench(const Options& options) {
         .array();
     if (!o.json)
         fmt::print(
-            "{} {} · kernel {} · KV {} · {} threads · prompt {} · decode {} · median of {}\n\n"
-            "batch  prefill tok/s  decode tok/s  step ms  first token ms  weights GB/s\n",
+            "{} {} · kernel {} · KV {} · {} threads · decode {} · median of {}\n"
+            "measured: reads {:.1f} GB/s of {:.1f} MB of weights, int8 {:.0f} GOPS\n\n"
+            "batch  prompt  prefill tok/s  of peak  decode tok/s  of roofline  step ms  first token ms\n",
             loaded->artifact->name(), loaded->artifact->hash().substr(0, 12), forward.kernel(),
-            o.forward.kv_type, forward.threads(), o.prompt_tokens, o.decode_tokens, o.repeats);
-    for (const uint32_t batch : batches) {
+            o.forward.kv_type, forward.threads(), o.decode_tokens, o.repeats, roofline->read_b_s * 1e-9,
+            roofline->weight_bytes * 1e-6, roofline->int8_ops_s * 1e-9);
+    std::vector<std::pair<uint32_t, uint32_t>> rows;
+    for (const uint32_t depth : depths)
+        for (const uint32_t batch : batches) rows.emplace_back(depth, batch);
+    for (const auto& [prompt, batch] : rows) {
+        o.prompt_tokens = prompt;
+        const uint64_t depth = uint64_t{prompt} + o.decode_tokens + 1;
         const uint64_t blocks = (depth + engine::kBlockTokens - 1) / engine::kBlockTokens * batch;
         if (blocks > forward.kv_blocks())
             return base::report("infer-worker",
@@ -189,11 +262,17 @@ int bench(const Options& options) {
         for (uint32_t run = 0; run < o.repeats; ++run)
             samples.push_back(measure(forward, o, batch, run * 1000 + batch));
         const Sample s = median(samples);
-        // Every iteration reads the weights once, whatever the batch: the share of the roofline.
+        // Every iteration reads the weights once, whatever the batch.
         const double weights_gb_s =
             s.step_ms == 0 ? 0 : static_cast<double>(forward.weight_bytes()) / s.step_ms * 1e-6;
+        const double share = s.step_ms == 0 ? 0 : roofline->step_ms(o, batch) / s.step_ms;
+        const double prefill_share =
+            roofline->int8_ops_s == 0 ? 0 : s.prefill_tok_s / roofline->prefill_tok_s();
         json.object()
             .field("batch", batch)
+            .field("prompt_tokens", prompt)
+            .field("decode_roofline_share", share)
+            .field("prefill_peak_share", prefill_share)
             .field("prefill_tok_s", s.prefill_tok_s)
             .field("decode_tok_s", s.decode_tok_s)
             .field("step_ms", s.step_ms)
@@ -201,8 +280,9 @@ int bench(const Options& options) {
             .field("weights_gb_s", weights_gb_s)
             .end();
         if (!o.json) {
-            fmt::print("{:5}  {:13.1f}  {:12.1f}  {:7.2f}  {:14.1f}  {:12.1f}\n", batch,
-                       s.prefill_tok_s, s.decode_tok_s, s.step_ms, s.first_ms, weights_gb_s);
+            fmt::print("{:5}  {:6}  {:13.1f}  {:6.1f}%  {:12.1f}  {:10.1f}%  {:7.2f}  {:14.1f}\n", batch,
+                       prompt, s.prefill_tok_s, prefill_share * 100, s.decode_tok_s, share * 100,
+                       s.step_ms, s.first_ms);
             std::fflush(stdout);
         }
     }

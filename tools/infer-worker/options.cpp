@@ -110,6 +110,7 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     declare_model(bench, o);
     declare_compute(bench, o);
     bench.option("--prompt-tokens", o.prompt_tokens, "tokens of each prompt").range(1, 1 << 20);
+    bench.option("--depth", o.depths, "prompts of several lengths, instead of --prompt-tokens");
     bench
         .option("--cached-tokens", o.cached_tokens,
                 "tokens at the prompts' beginning that are in the prefix cache already")

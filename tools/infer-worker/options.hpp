@@ -48,6 +48,7 @@ struct Options {
 
     // bench
     uint32_t prompt_tokens = 325;
+    std::vector<std::string> depths;  // prompts of several lengths instead of prompt_tokens
     uint32_t cached_tokens = 0;
     uint32_t decode_tokens = 64;
     std::vector<std::string> batches = {"1", "4", "16"};
