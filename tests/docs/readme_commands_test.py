@@ -47,7 +47,7 @@ with Pipeline() as pipeline:
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
     document = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0xLjQK"}}
     for what, expected, path, body in (
-            ("tools", 400, "/v1/messages", pipeline.body("Hello", tools=[tool])),
+            ("tools", 400, "/v1/messages", pipeline.body("Hello", tools=[tool], tool_choice={"type": "any"})),
             ("an image", 400, "/v1/messages", pipeline.body([image])),
             ("a PDF", 400, "/v1/messages", pipeline.body([document])),
             ("batches", 404, "/v1/messages/batches", {"requests": []}),
