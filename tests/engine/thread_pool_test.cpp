@@ -113,7 +113,6 @@ TEST_CASE("beside a busy thread on every core a run does not wait a time slice a
     const int64_t beside_us = total_us();
     stop = true;
     for (std::thread& thread : busy) thread.join();
-    // Half the cores: twice the time and what is lost at the seams. A time slice of 3 ms at each of 100
     // Half the cores: twice the time, and what is lost at the seams. (1.9 to 2.9 times was measured over
     // 300 runs on a crowded host.)
     INFO(alone_us << " us alone, " << beside_us << " us beside busy threads");
