@@ -94,7 +94,7 @@ struct Kernels {
 std::span<const std::string_view> names();
 // nullptr when the name is unknown, or known and not for this host's processor.
 const Kernels* find(std::string_view name);
-// The best table for this host; never nullptr.
+// The best table for this host, but for "amx", which is taken by name only.
 const Kernels& best();
 
 }  // namespace parley::kernels
