@@ -11,15 +11,7 @@ namespace {
 
 using model::Token;
 
-constexpr double kForget = 0.2;  // weight of the newest iteration in the running means
-// Rows that take longer than thought (the context grew, somebody took a core) are believed at once:
-// an iteration that is too long delays the heartbeat.
-constexpr double kForgetSlower = 0.5;
 constexpr uint32_t kRowsFirst = 64;  // prefill rows before anything was measured, and the least
-
-void mix(double& mean, double value, double weight = kForget) {
-    mean = mean == 0 ? value : mean + weight * (value - mean);
-}
 
 }  // namespace
 
@@ -49,7 +41,10 @@ base::Result<Handle> Engine::submit(Job job) {
         return base::fail(base::Errc::too_large,
                           fmt::format("prompt is too long: {} tokens > {} maximum",
                                       job.prompt.size(), context_tokens_ - 1));
-    if (scheduler_.waiting().size() >= options_.queue_max)
+    // Those that the next step admits do not wait for anyone.
+    const size_t active = scheduler_.running().size() + scheduler_.waiting().size();
+    const size_t slots = std::min(options_.slots_max, options_.rows_max);
+    if (scheduler_.waiting().size() >= options_.queue_max && active >= slots + options_.queue_max)
         return base::fail(base::Errc::again,
                           fmt::format("{} requests wait already", scheduler_.waiting().size()));
     const auto prompt_tokens = static_cast<uint32_t>(job.prompt.size());
@@ -231,13 +226,12 @@ void Engine::check_times(int64_t now_ns) {
     }
 }
 
-uint32_t Engine::rows_for(int64_t target_ms) const {
+uint32_t Engine::rows_for(int64_t target_ms, const IterationLoad& decodes,
+                          uint32_t position) const {
     if (target_ms <= 0) return options_.rows_max;
-    if (prefill_row_s_ == 0) return std::min(kRowsFirst, options_.rows_max);
-    const double rows = static_cast<double>(target_ms) * 1e-3 / prefill_row_s_;
-    const double most = static_cast<double>(options_.rows_max);
-    const auto count = static_cast<uint32_t>(std::clamp(rows, 1.0, most));
-    return std::max(kBlockTokens, count / kBlockTokens * kBlockTokens);
+    if (!cost_.prefill_known()) return std::min(kRowsFirst, options_.rows_max);
+    return cost_.prefill_rows(decodes, position, static_cast<double>(target_ms) * 1e-3,
+                              kBlockTokens, options_.rows_max);
 }
 
 void Engine::run_forward() {
@@ -275,28 +269,29 @@ void Engine::run_forward() {
 
 void Engine::account(int64_t started_ns, int64_t now_ns) {
     const double spent_s = static_cast<double>(now_ns - started_ns) * 1e-9;
-    uint32_t total = 0;
-    uint32_t prefill = 0;
+    IterationLoad all;
+    std::vector<std::pair<Sequence*, IterationLoad>> loads;
     for (const Rows& rows : plan_.rows) {
         if (rows.sequence == nullptr) continue;
-        total += rows.count;
-        if (rows.count > 1 || !rows.samples) prefill += rows.count;
+        const bool decode = rows.count == 1 && rows.samples;
+        loads.emplace_back(rows.sequence, IterationLoad::of(rows.sequence->computed - rows.count,
+                                                            rows.count, decode));
+        all += loads.back().second;
     }
-    for (const Rows& rows : plan_.rows)
-        if (rows.sequence != nullptr) rows.sequence->cost_s += spent_s * rows.count / total;
-    const uint32_t decode = total - prefill;
+    cost_.observe(all, spent_s);
+    const double total = all.decode_rows + all.prefill_rows;
+    double shares = 0;
+    for (const auto& [sequence, load] : loads) shares += cost_.share(load, total);
+    for (const auto& [sequence, load] : loads) {
+        const double part = shares > 0 ? cost_.share(load, total) / shares
+                                       : (load.decode_rows + load.prefill_rows) / total;
+        sequence->cost_s += spent_s * part;
+    }
     busy_s_ += spent_s;
     ++iterations_;
-    decode_rows_ += decode;
-    prefill_rows_ += prefill;
+    decode_rows_ += static_cast<uint64_t>(all.decode_rows);
+    prefill_rows_ += static_cast<uint64_t>(all.prefill_rows);
     longest_ns_ = std::max(longest_ns_, now_ns - started_ns);
-    if (prefill == 0) {
-        mix(decode_row_s_, spent_s / decode);
-    } else {
-        const double even = spent_s / total;
-        const double row_s = std::max((spent_s - decode * decode_row_s_) / prefill, even / 4);
-        mix(prefill_row_s_, row_s, row_s > prefill_row_s_ ? kForgetSlower : kForget);
-    }
 }
 
 void Engine::chosen(Sequence& s, Token token, int64_t now_ns) {
@@ -326,11 +321,19 @@ bool Engine::step() {
     const int64_t started_ns = clock_.mono_ns();
     const size_t before = sequences_.size();
     check_times(started_ns);
-    // Below kRowsFirst the cost of an iteration as such rules: fewer rows would each seem slower, and
-    // the next chunk would be smaller still.
-    const uint32_t alone_rows =
-        std::max(rows_for(options_.alone_target_ms), std::min(kRowsFirst, options_.rows_max));
-    scheduler_.plan(rows_for(options_.prefill_target_ms), alone_rows, plan_);
+    IterationLoad decodes;
+    uint32_t position = 0;  // of the furthest prompt: its rows are the dearest
+    for (const Sequence* s : scheduler_.running()) {
+        if (s->held()) continue;
+        if (s->prefilling())
+            position = std::max(position, s->computed);
+        else
+            decodes += IterationLoad::of(s->computed, 1, true);
+    }
+    // Where nothing decodes no reader waits for the next token: few rows only lengthen the prompt.
+    const uint32_t alone_rows = std::max(rows_for(options_.alone_target_ms, {}, position),
+                                         std::min(kRowsFirst, options_.rows_max));
+    scheduler_.plan(rows_for(options_.prefill_target_ms, decodes, position), alone_rows, plan_);
     for (size_t i = 0; i < plan_.admitted.size(); ++i)
         if (const Sequence* s = plan_.admitted[i]; s != nullptr)
             sink_.admitted(s->handle, s->prompt_tokens);
@@ -395,8 +398,7 @@ EngineStats Engine::stats() const {
     out.prefill_rows = prefill_rows_;
     out.preempted = scheduler_.preempted();
     out.busy_s = busy_s_;
-    out.prefill_row_s = prefill_row_s_;
-    out.decode_row_s = decode_row_s_;
+    out.prefill_row_s = cost_.prefill_row_s(kRowsFirst);
     out.longest_iteration_ns = longest_ns_;
     return out;
 }

@@ -9,9 +9,10 @@
 //          below it is held: keeps its blocks, takes no rows, stops no one else. The sink's maker
 //          calls grant() with -1 for each event made and +n for each CREDIT.
 // Times    deadlines are looked at in each step; cancel() is at once, its blocks are free on
-// return. Cost     the measured time of an iteration is shared over its sequences by rows: shares
-// sum to
-//          busy_s(). Work done again after a preemption is charged again.
+//          return.
+// Cost     the measured time of an iteration is divided over its sequences by what the cost model
+//          says that each added (rows, keys read; the fixed part evenly by rows), scaled so that the
+//          shares sum to busy_s. Work done again after a preemption is charged again.
 // Errors   submit(): see there. After submit() every sequence ends by exactly one finished() or
 //          failed() of the sink, or by cancel() (then by neither).
 // Threads  one. The sink is called inside step() and may call grant() and cancel(), not submit().
@@ -27,6 +28,7 @@
 
 #include "base/clock.hpp"
 #include "base/result.hpp"
+#include "engine/cost_model.hpp"
 #include "engine/forward.hpp"
 #include "engine/scheduler.hpp"
 #include "engine/sequence.hpp"
@@ -43,7 +45,7 @@ class Vocabulary {
 
 struct EngineOptions {
     uint32_t slots_max = 32;
-    uint32_t queue_max = 64;      // waiting sequences; one more is refused
+    uint32_t queue_max = 64;      // waiting sequences beyond the free slots; one more is refused
     uint32_t context_tokens = 0;  // 0: the model's; never more than that, nor than the KV holds
     uint32_t rows_max = 512;      // as ForwardOptions::rows_max
     uint32_t reserve_tokens = 32;
@@ -52,7 +54,8 @@ struct EngineOptions {
     uint32_t prefix_blocks = UINT32_MAX;
     std::string model_hash;
     std::string kv_type = "f16";
-    // Prefill rows of an iteration follow from how long a row has taken lately; 0: always rows_max.
+    // An iteration takes as many prefill rows, in whole pages, as the cost model thinks to fit, its
+    // decode rows included, and one page at least; 0: always rows_max.
     int64_t prefill_target_ms = 40;  // while something decodes: the gap that a reader sees
     int64_t alone_target_ms = 100;   // while nothing does: how late a cancel is seen, a STATUS said
     int64_t park_ms = 1000;          // held for that long: others may have its slot and blocks
@@ -101,8 +104,7 @@ struct EngineStats {
     uint64_t iterations = 0, decode_rows = 0, prefill_rows = 0, preempted = 0;
     uint64_t waiting_tokens = 0;  // still to be prefilled, of waiting and running ones
     double busy_s = 0;
-    double prefill_row_s = 0;          // lately
-    double decode_row_s = 0;           // lately, of one row in the batches that ran
+    double prefill_row_s = 0;          // of a prompt's row alone, as the cost model has it; 0: not yet
     int64_t longest_iteration_ns = 0;  // since the last call of take_longest_ns()
 };
 
@@ -113,7 +115,8 @@ class Engine {
     ~Engine();
 
     // Errc::too_large "prompt is too long: N tokens > M maximum", Errc::invalid for a sampling
-    // option or a prompt without tokens, Errc::again when queue_max wait. With a grammar also
+    // option or a prompt without tokens, Errc::again when queue_max wait for
+    // want of a slot. With a grammar also
     // Errc::invalid when the tokens left are fewer than the shortest text surely needs, when
     // `produced` does not fit it, or beside stop sequences.
     base::Result<Handle> submit(Job job);
@@ -142,7 +145,7 @@ class Engine {
     void fail(Sequence& sequence, base::Error error);
     void replay(Sequence& sequence);
     base::Result<void> replay_grammar(Sequence& sequence) const;
-    uint32_t rows_for(int64_t target_ms) const;
+    uint32_t rows_for(int64_t target_ms, const IterationLoad& decodes, uint32_t position) const;
     Finished summary(const Sequence& sequence) const;
     Reuse reuse(const Sequence& sequence) const;
     void drop(Sequence& sequence);
@@ -166,8 +169,7 @@ class Engine {
 
     uint64_t iterations_ = 0, decode_rows_ = 0, prefill_rows_ = 0;
     double busy_s_ = 0;
-    double prefill_row_s_ = 0;
-    double decode_row_s_ = 0;
+    CostModel cost_;
     int64_t longest_ns_ = 0;
 };
 
