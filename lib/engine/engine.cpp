@@ -243,7 +243,8 @@ void Engine::run_forward() {
         // A prompt that is only run needs no logits.
         const bool samples = rows.samples && s.produced_max > 0;
         chunks_.push_back(
-            {std::span(s.tokens).subspan(s.computed, rows.count), s.computed, s.blocks, samples});
+            {std::span(s.tokens).subspan(s.computed, rows.count), s.computed, s.blocks,
+             samples ? 1u : 0u});
         wanted += samples;
     }
     const size_t vocab = forward_.vocab_size();

@@ -40,7 +40,7 @@ struct Chunk {
     std::span<const model::Token> tokens;  // ≥ 1
     uint32_t position = 0;                 // of tokens[0]; positions before it are in the KV already
     std::span<const uint32_t> blocks;      // the sequence's block table: covers position+tokens.size()
-    bool wants_logits = false;             // of the last token
+    uint32_t logit_rows = 0;               // logits of the last this many tokens; ≤ tokens.size()
 };
 
 class Forward {
@@ -50,8 +50,8 @@ class Forward {
                                                          const ForwardOptions& options);
     virtual ~Forward() = default;
 
-    // Writes one row of vocab_size() floats to `logits` for each chunk that wants them, in chunk
-    // order; `logits` has room for exactly those. Σ tokens ≤ rows_max.
+    // Writes vocab_size() floats to `logits` for each of the chunks' last logit_rows tokens, in
+    // order of chunks and, within one, of positions; `logits` has room for exactly those. Σ tokens ≤ rows_max.
     virtual void run(std::span<const Chunk> chunks, std::span<float> logits) = 0;
 
     virtual uint32_t vocab_size() const = 0;

@@ -35,7 +35,9 @@ void TransformerBatch::build(std::span<const Chunk> chunks) {
         for (uint32_t i = 0; i < chunk.tokens.size(); ++i) {
             rows_.push_back({chunk.tokens[i], chunk.position + i, c});
         }
-        if (chunk.wants_logits) logit_rows_.push_back(static_cast<uint32_t>(rows_.size() - 1));
+        assert(chunk.logit_rows <= chunk.tokens.size());
+        for (uint32_t left = chunk.logit_rows; left > 0; --left)
+            logit_rows_.push_back(static_cast<uint32_t>(rows_.size()) - left);
     }
     // With this many (row, KV head) pairs the threads are busy anyway.
     const bool cut_rows = rows_.size() <= kSplitRowsMax &&

@@ -108,9 +108,9 @@ void Forward::run(std::span<const engine::Chunk> chunks, std::span<float> logits
             state.hash = mix(state.hash + kSeed * (static_cast<uint64_t>(token) + 1));
             state.turn_tokens = token == turn_start_ ? 0 : state.turn_tokens + 1;
             at(chunk, chunk.position + i) = state;
+            if (i + chunk.logit_rows >= chunk.tokens.size())
+                choose(state, token, logits.subspan(vocab_ * row++, vocab_));
         }
-        if (chunk.wants_logits)
-            choose(state, chunk.tokens.back(), logits.subspan(vocab_ * row++, vocab_));
     }
     assert(row * vocab_ == logits.size());
 

@@ -42,17 +42,20 @@ class FakeForward final : public engine::Forward {
                 kv_.at(at(chunk, chunk.position + i)) = chunk.tokens[i];
             rows += static_cast<uint32_t>(chunk.tokens.size());
             chunk_rows.back().push_back(static_cast<uint32_t>(chunk.tokens.size()));
-            if (!chunk.wants_logits) continue;
+            if (chunk.logit_rows == 0) continue;
+            const size_t end = chunk.position + chunk.tokens.size();
             uint64_t hash = 0x9E3779B97F4A7C15ull;
-            for (size_t p = 0; p < chunk.position + chunk.tokens.size(); ++p)
+            for (size_t p = 0; p < end; ++p) {
                 hash = mix(hash ^ static_cast<uint64_t>(kv_.at(at(chunk, p)) + 1));
-            for (uint32_t v = 0; v < vocab; ++v) {
-                const uint64_t h = mix(hash + v * 0xD1B54A32D192ED03ull);
-                float logit = static_cast<float>(h % 4096) / 512.0f;
-                if (v == 0) logit += end_bias;
-                logits[row * vocab + v] = broken ? 0.0f / 0.0f : logit;
+                if (p + chunk.logit_rows < end) continue;
+                for (uint32_t v = 0; v < vocab; ++v) {
+                    const uint64_t h = mix(hash + v * 0xD1B54A32D192ED03ull);
+                    float logit = static_cast<float>(h % 4096) / 512.0f;
+                    if (v == 0) logit += end_bias;
+                    logits[row * vocab + v] = broken ? 0.0f / 0.0f : logit;
+                }
+                ++row;
             }
-            ++row;
         }
         assert(row * vocab == logits.size());
         rows_most = std::max(rows_most, rows);

@@ -76,9 +76,9 @@ struct Sequence {
             blocks.push_back((first_block + i * step) % 256);
         }
     }
-    engine::Chunk next(uint32_t count, bool wants_logits) {
+    engine::Chunk next(uint32_t count, uint32_t logit_rows) {
         count = std::min(count, static_cast<uint32_t>(text.size()) - done);
-        engine::Chunk chunk{std::span(text).subspan(done, count), done, blocks, wants_logits};
+        engine::Chunk chunk{std::span(text).subspan(done, count), done, blocks, logit_rows};
         done += count;
         return chunk;
     }
@@ -111,6 +111,33 @@ std::string refusal(const std::vector<uint8_t>& bytes, engine::ForwardOptions op
 }
 
 }  // namespace
+
+TEST_CASE("the logits of several last rows are those of the rows one by one", "[forward]") {
+    const model::Gguf file = tiny(test::TinyModel{});
+    auto forward = make(file, paths().back(), 2, 700, "f16");
+    const uint32_t vocab = forward->vocab_size();
+    Sequence alone{tokens(1, 80, 83), 3, 5}, beside{tokens(2, 80, 83), 100, 5};
+    Logits expected(16 * vocab), got(16 * vocab);
+    for (Sequence* sequence : {&alone, &beside}) {
+        const engine::Chunk start = sequence->next(72, 0);
+        forward->run({&start, 1}, {});
+        for (uint32_t i = 0; i < 8; ++i) {
+            const engine::Chunk one = sequence->next(1, 1);
+            forward->run({&one, 1},
+                         std::span(expected).subspan((sequence == &beside ? 8 + i : i) * vocab, vocab));
+        }
+        sequence->done = 72;
+    }
+    const std::vector<engine::Chunk> both{alone.next(8, 8), beside.next(8, 8)};
+    forward->run(both, got);
+    CHECK(same_bits(expected, got));
+
+    alone.done = beside.done = 72;  // only the last three of the one, and none of the other
+    const std::vector<engine::Chunk> some{beside.next(8, 0), alone.next(8, 3)};
+    Logits last(3 * vocab);
+    forward->run(some, last);
+    CHECK(same_bits(last, Logits(expected.begin() + 5 * vocab, expected.begin() + 8 * vocab)));
+}
 
 TEST_CASE("every path gives the reference's logits, bit for bit", "[forward]") {
     const std::string kv_type = GENERATE("f16", "int8");
