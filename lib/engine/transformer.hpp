@@ -95,6 +95,8 @@ class Transformer final : public Forward, private ThreadPool::Body {
                   uint32_t rows, float* out, uint64_t stride, bool add) const;
     void qkv(const LayerWeights& layer, uint32_t begin, uint32_t end, const Tiles& input);
     void gate_up(const LayerWeights& layer, uint32_t unit, const Tiles& input, Scratch& scratch);
+    void rotate(float* x, const float* bias, const std::vector<float>& head_norm,
+                const float* cos_sin, float scale) const;
     void rope(uint32_t layer, uint32_t row, uint32_t kv_head);
     void attention(uint32_t layer, uint32_t unit, Scratch& scratch);
     void attend(uint32_t layer, const AttentionTask& task, uint32_t kv_head, Scratch& scratch);

@@ -15,20 +15,48 @@ using kernels::kSplitPages;
 
 static_assert(kBlockTokens == kPage);
 
+// Bias, norm and rotation of one head, in place. Where RoPE rotates halves the pairs are first laid side by
+// side and stay so: queries and keys are permuted alike, which no dot product sees.
+void Transformer::rotate(float* x, const float* bias, const std::vector<float>& head_norm,
+                         const float* cos_sin, float scale) const {
+    const uint32_t dim = shape_.head_dim, pairs = shape_.rope_dims / 2;
+    for (uint32_t i = 0; bias != nullptr && i < dim; ++i) x[i] += bias[i];
+    float other[kernels::kHeadDimMax];
+    if (!head_norm.empty()) {
+        kernels_.rms_norm(x, head_norm.data(), dim, shape_.rms_eps, other);
+        std::memcpy(x, other, dim * sizeof(float));
+    }
+    if (shape_.rope_halves) {
+        std::memcpy(other, x, shape_.rope_dims * sizeof(float));
+        for (uint32_t i = 0; i < pairs; ++i) {
+            x[2 * i] = other[i];
+            x[2 * i + 1] = other[pairs + i];
+        }
+    }
+    kernels_.rope_adjacent(x, dim, cos_sin, pairs, scale);
+}
+
 // Rotates the queries of one KV head in place; its key and value go to the cache.
 void Transformer::rope(uint32_t layer, uint32_t row, uint32_t kv_head) {
     const BatchRow& at = batch_.rows()[row];
     const uint32_t dim = shape_.head_dim, group = shape_.heads_per_kv();
     float* q = qkv_.data() + uint64_t{row} * (shape_.q_width() + 2 * shape_.kv_width());
     float* k = q + shape_.q_width() + uint64_t{kv_head} * dim;
-    const float* v = k + shape_.kv_width();
+    float* v = k + shape_.kv_width();
+    const LayerWeights& weights = weights_.layers[layer];
+    const auto bias = [](const std::vector<float>& of, uint64_t at) {
+        return of.empty() ? nullptr : of.data() + at;
+    };
     const float* cos_sin = cos_sin_.data() + uint64_t{row} * shape_.rope_dims;
-    const uint32_t pairs = shape_.rope_dims / 2;
     const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
     for (uint32_t h = kv_head * group; h < (kv_head + 1) * group; ++h) {
-        kernels_.rope_adjacent(q + uint64_t{h} * dim, dim, cos_sin, pairs, scale);
+        rotate(q + uint64_t{h} * dim, bias(weights.q_bias, uint64_t{h} * dim), weights.q_norm, cos_sin,
+               scale);
     }
-    kernels_.rope_adjacent(k, dim, cos_sin, pairs, 1.0f);
+    rotate(k, bias(weights.k_bias, uint64_t{kv_head} * dim), weights.k_norm, cos_sin, 1.0f);
+    for (uint32_t i = 0; !weights.v_bias.empty() && i < dim; ++i) {
+        v[i] += weights.v_bias[uint64_t{kv_head} * dim + i];
+    }
     const uint32_t block = batch_.chunks()[at.chunk].blocks[at.position / kPage];
     assert(block < kv_.shape().blocks);
     kernels_.kv_append(kv_.shape().type, k, v, dim, at.position % kPage,

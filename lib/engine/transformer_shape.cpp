@@ -76,13 +76,17 @@ base::Result<double> rope_factor(const Reader& reader) {
 base::Result<TransformerShape> read_shape(const model::Gguf& file) {
     const auto architecture = file.string("general.architecture");
     if (!architecture) return base::fail(Errc::corrupt, "the file has no 'general.architecture'");
-    if (*architecture != "llama") {
+    if (*architecture != "llama" && *architecture != "qwen2" && *architecture != "qwen3") {
         return base::fail(
             Errc::unsupported,
-            fmt::format("architecture '{}' is not supported ('llama' is)", *architecture));
+            fmt::format("architecture '{}' is not supported ('llama', 'qwen2' and 'qwen3' are)",
+                        *architecture));
     }
     const Reader reader{file, std::string{*architecture} + "."};
     TransformerShape shape;
+    shape.rope_halves = *architecture != "llama";
+    shape.qkv_bias = *architecture == "qwen2";
+    shape.head_norm = *architecture == "qwen3";
     const auto take = [](uint32_t& into, base::Result<uint32_t> value) -> base::Result<void> {
         if (!value) return base::fail(value.error());
         into = *value;
@@ -135,7 +139,7 @@ base::Result<TransformerShape> read_shape(const model::Gguf& file) {
         return base::fail(Errc::corrupt,
                           fmt::format("RoPE over {} dimensions: not even", shape.rope_dims));
     }
-    if (file.uint("llama.expert_count").value_or(0) > 0) {
+    if (file.uint(std::string{*architecture} + ".expert_count").value_or(0) > 0) {
         return base::fail(Errc::unsupported, "mixtures of experts are not supported");
     }
     auto eps = reader.real("attention.layer_norm_rms_epsilon");

@@ -1,6 +1,7 @@
 // TransformerShape: the numbers that make one transformer, read from a GGUF file and checked.
 //
-// Kinds    architecture `llama`.
+// Kinds    architectures `llama`, `qwen2` (biases on q, k and v; RoPE rotates halves) and `qwen3` (RMS norm
+//          of every head of q and k before RoPE; halves).
 // Errors   read_shape(): Errc::unsupported (architecture, RoPE scaling, experts, head size: named),
 //          Errc::corrupt (a key missing or a number that cannot be: named).
 #pragma once
@@ -26,6 +27,9 @@ struct TransformerShape {
     float rms_eps = 0;
     double rope_base = 10000;
     double rope_factor = 1;  // linear scaling: positions are divided by it
+    bool rope_halves = false;  // pairs are (i, i + rope_dims / 2), not (2i, 2i + 1)
+    bool qkv_bias = false;
+    bool head_norm = false;  // q and k, before RoPE
 
     uint32_t q_width() const { return heads * head_dim; }
     uint32_t kv_width() const { return kv_heads * head_dim; }

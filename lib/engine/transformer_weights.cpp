@@ -147,6 +147,17 @@ base::Result<TransformerWeights> TransformerWeights::load(const model::Gguf& fil
             !(ok = loader.matrix(layer.down, at + "ffn_down.weight", n, shape.feed_forward))) {
             return base::fail(ok.error());
         }
+        if (shape.qkv_bias &&
+            (!(ok = loader.vector(layer.q_bias, at + "attn_q.bias", shape.q_width())) ||
+             !(ok = loader.vector(layer.k_bias, at + "attn_k.bias", shape.kv_width())) ||
+             !(ok = loader.vector(layer.v_bias, at + "attn_v.bias", shape.kv_width())))) {
+            return base::fail(ok.error());
+        }
+        if (shape.head_norm &&
+            (!(ok = loader.vector(layer.q_norm, at + "attn_q_norm.weight", shape.head_dim)) ||
+             !(ok = loader.vector(layer.k_norm, at + "attn_k_norm.weight", shape.head_dim)))) {
+            return base::fail(ok.error());
+        }
     }
     if (!(ok = loader.vector(weights.output_norm, "output_norm.weight", n)) ||
         !(ok = loader.matrix(weights.embedding, "token_embd.weight", shape.vocab, n))) {

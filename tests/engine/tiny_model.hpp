@@ -1,4 +1,4 @@
-// A llama of a few thousand weights with random values: every kind of tensor, odd sizes, several attention
+// A llama (or qwen2, qwen3) of a few thousand weights with random values: every kind of tensor, odd sizes, several attention
 // splits. Small enough for the naive kernels, so that whole passes can be compared with them.
 #pragma once
 
@@ -14,6 +14,7 @@
 namespace parley::test {
 
 struct TinyModel {
+    std::string architecture = "llama";  // or qwen2, qwen3
     uint32_t layers = 2;
     uint32_t embedding = 96;
     uint32_t heads = 6;
@@ -34,18 +35,18 @@ struct TinyModel {
     std::vector<uint8_t> build() const {
         std::mt19937 random{5};
         GgufWriter file;
-        file.string("general.architecture", "llama")
-            .u32("llama.block_count", layers)
-            .u32("llama.context_length", context)
-            .u32("llama.embedding_length", embedding)
-            .u32("llama.feed_forward_length", feed_forward)
-            .u32("llama.attention.head_count", heads)
-            .u32("llama.attention.head_count_kv", kv_heads)
-            .u32("llama.attention.key_length", head_dim)
-            .u32("llama.attention.value_length", head_dim)
-            .u32("llama.rope.dimension_count", rope_dims)
-            .f32("llama.rope.freq_base", 10000.0f)
-            .f32("llama.attention.layer_norm_rms_epsilon", 1e-5f);
+        file.string("general.architecture", architecture)
+            .u32(architecture + ".block_count", layers)
+            .u32(architecture + ".context_length", context)
+            .u32(architecture + ".embedding_length", embedding)
+            .u32(architecture + ".feed_forward_length", feed_forward)
+            .u32(architecture + ".attention.head_count", heads)
+            .u32(architecture + ".attention.head_count_kv", kv_heads)
+            .u32(architecture + ".attention.key_length", head_dim)
+            .u32(architecture + ".attention.value_length", head_dim)
+            .u32(architecture + ".rope.dimension_count", rope_dims)
+            .f32(architecture + ".rope.freq_base", 10000.0f)
+            .f32(architecture + ".attention.layer_norm_rms_epsilon", 1e-5f);
         if (change) change(file);
         size_t turn = 0;
         const auto matrix = [&](const std::string& name, uint64_t rows, uint64_t cols) {
@@ -65,6 +66,15 @@ struct TinyModel {
             matrix(at + "attn_q.weight", heads * head_dim, embedding);
             matrix(at + "attn_k.weight", kv_heads * head_dim, embedding);
             matrix(at + "attn_v.weight", kv_heads * head_dim, embedding);
+            if (architecture == "qwen2") {
+                vector(at + "attn_q.bias", heads * head_dim);
+                vector(at + "attn_k.bias", kv_heads * head_dim);
+                vector(at + "attn_v.bias", kv_heads * head_dim);
+            }
+            if (architecture == "qwen3") {
+                vector(at + "attn_q_norm.weight", head_dim);
+                vector(at + "attn_k_norm.weight", head_dim);
+            }
             matrix(at + "attn_output.weight", embedding, heads * head_dim);
             vector(at + "ffn_norm.weight", embedding);
             matrix(at + "ffn_gate.weight", feed_forward, embedding);
