@@ -56,8 +56,9 @@ struct JudgedText {
 
 enum class Ttl : uint8_t { five_minutes, one_hour };
 
-// A cache_control mark: the prompt up to bytes `offset` of turns[turn].text (0 turns: on a tool or
-// at the very start). A top-level cache_control is a mark at the end of the last turn.
+// A cache_control mark: the prompt up to bytes `offset` of turns[turn].text (0 turns: at the very start).
+// On a tool it reaches to the end of that tool's line. A top-level cache_control is a mark at the end of
+// the last turn.
 struct CacheMark {
     size_t turn = 0;
     size_t offset = 0;
