@@ -113,7 +113,7 @@ void Answer::ask(int64_t now_ms) {
     chain_.reset();
     if (options_.key) chain_.emplace(*options_.key, options_.id, attempt_);
     pipe::Envelope envelope = this->envelope(now_ms);
-    const size_t backlog = std::max(stream_->backlog(), host_.backlog(*this));
+    const size_t backlog = untaken();
     envelope.credit = static_cast<uint32_t>(
         std::max<size_t>(1, options_.credit - std::min<size_t>(backlog, options_.credit)));
     granted_ = envelope.credit;
@@ -245,9 +245,14 @@ void Answer::push(const Event& event, const std::vector<int32_t>& ids, int64_t s
     if (!taking_up_) host_.on_checked(*this, Checked{seq, event, ids, offset});
 }
 
+size_t Answer::untaken() const {
+    const size_t held = host_.backlog(*this);
+    return options_.readers_hold ? std::max(stream_->backlog(), held) : held;
+}
+
 void Answer::grant() {
     if (state_ != State::asked) return;
-    const size_t waiting = std::max(stream_->backlog(), host_.backlog(*this));
+    const size_t waiting = untaken();
     const uint64_t under_way = granted_ - std::min(granted_, received_);
     const uint64_t used = waiting + under_way;
     if (used >= options_.credit) return;

@@ -49,6 +49,8 @@ struct AnswerOptions {
     bool offsets = false;
     bool begun = false;  // the client has bytes before the first event (message_accepted)
     StreamOptions stream;
+    // false: a slow reader of the stream lags, and does not slow the answer; the host's backlog() does.
+    bool readers_hold = true;
     uint32_t credit = 64;         // events that may be under way or unread
     int64_t ttft_ms = 30'000;     // until the first event; 0: none
     int64_t total_ms = 0;         // of all attempts together, pauses not counted; 0: none
@@ -140,6 +142,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
     enum class State : uint8_t { fresh, waiting, asked, cancelling, over };
 
     void ask(int64_t now_ms);
+    size_t untaken() const;  // events that somebody needed has not taken
     pipe::Envelope envelope(int64_t now_ms) const;
     void break_off(const std::string& reason, const std::string& what);
     void attempt_ended(const pipe::EndMeta& end);

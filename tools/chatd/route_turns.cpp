@@ -1,7 +1,10 @@
-// Messages of a conversation: history, one message, stop.
+// Messages of a conversation: history, one message, following it, another answer, stop.
 #include "conversation_json.hpp"
+#include "json_in.hpp"
+#include "resume.hpp"
 #include "routes.hpp"
 #include "send.hpp"
+#include "store/commands.hpp"
 #include "store_errors.hpp"
 #include "turns.hpp"
 
@@ -84,6 +87,39 @@ std::optional<store::MessageRow> message_of(const ExchangePtr& exchange, const s
     return std::nullopt;
 }
 
+// Nobody produces it, and nobody shall go on with it: taken over, so that no other does, and ended with
+// what the journal holds.
+void end_interrupted(const ExchangePtr& exchange, const store::MessageRow& message,
+                     store::Reader& reader) {
+    const auto stream = reader.stream(message.id);
+    if (!stream) return exchange->error(api_error_of(stream.error(), ""));
+    store::TakeOver take;
+    take.message = message.id;
+    take.epoch = stream->epoch;
+    take.owner = exchange->app.owner;
+    submit_for(
+        exchange, take.json(), [exchange, id = message.id](const store::CommandReply& reply) {
+            const auto row = store::from_json<store::StreamRow>(member_json(reply.json, "stream"));
+            if (!row)
+                return exchange->error(
+                    ApiError::of(ErrorType::api_error, "the store's reply cannot be read"));
+            store::Finish finish;
+            finish.message = id;
+            finish.owner = exchange->app.owner;
+            finish.epoch = row->epoch;
+            finish.status = "cancelled";
+            finish.output_tokens = row->tokens;
+            finish.key_id = exchange->caller.key_id;
+            finish.request_id = exchange->request_id;
+            submit_for(exchange, finish.json(), [exchange](const store::CommandReply& reply) {
+                const auto end =
+                    store::from_json<store::MessageRow>(member_json(reply.json, "message"));
+                if (!end) return exchange->error(no_message());
+                exchange->reply(200, message_json(*end));
+            });
+        });
+}
+
 }  // namespace
 
 void conversation_messages(const ExchangePtr& exchange) {
@@ -102,6 +138,21 @@ void conversation_message(const ExchangePtr& exchange) {
         exchange->reply(200, message_json(*row));
 }
 
+void conversation_stream(const ExchangePtr& exchange) {
+    store::Reader* reader = nullptr;
+    const auto conv = conversation_of(exchange, reader);
+    if (!conv) return;
+    if (const auto row = message_of(exchange, *conv, *reader)) follow_message(exchange, *row);
+}
+
+void regenerate_message_route(const ExchangePtr& exchange) {
+    store::Reader* reader = nullptr;
+    const auto conv = conversation_of(exchange, reader);
+    if (!conv) return;
+    if (const auto row = message_of(exchange, *conv, *reader))
+        regenerate_message(exchange, *conv, *row);
+}
+
 void cancel_message(const ExchangePtr& exchange) {
     store::Reader* reader = nullptr;
     const auto conv = conversation_of(exchange, reader);
@@ -110,6 +161,7 @@ void cancel_message(const ExchangePtr& exchange) {
     if (!row) return;
     if (const auto turn = exchange->app.turns->find(exchange->request.segments[4]))
         return turn->cancel(exchange);
+    if (row->status == "interrupted") return end_interrupted(exchange, *row, *reader);
     // Over already: the same answer each time. Running, and not here: its owner is another chatd, or was
     // and is being taken over.
     if (row->status == "streaming")

@@ -63,6 +63,18 @@ const std::vector<Route>& table() {
          false,
          "conversations",
          cancel_message},
+        {"regenerate",
+         {"v1", "conversations", "*", "messages", "*", "regenerate"},
+         {"POST"},
+         false,
+         "conversations",
+         regenerate_message_route},
+        {"conversation_stream",
+         {"v1", "conversations", "*", "messages", "*", "stream"},
+         {"GET"},
+         false,
+         "conversations",
+         conversation_stream},
     };
     return routes;
 }

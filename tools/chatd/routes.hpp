@@ -42,5 +42,7 @@ void conversation(const ExchangePtr&);           // GET, PATCH, DELETE
 void conversation_messages(const ExchangePtr&);  // GET, POST
 void conversation_message(const ExchangePtr&);
 void cancel_message(const ExchangePtr&);
+void regenerate_message_route(const ExchangePtr&);
+void conversation_stream(const ExchangePtr&);
 
 }  // namespace parley::chatd

@@ -10,5 +10,8 @@
 namespace parley::chatd {
 
 void send_message(const ExchangePtr& exchange, const store::ConvRow& conv);
+// One more answer to the question of `message`, which is that question or one of its answers.
+void regenerate_message(const ExchangePtr& exchange, const store::ConvRow& conv,
+                        const store::MessageRow& message);
 
 }  // namespace parley::chatd

@@ -1,5 +1,7 @@
 #include "sse_pump.hpp"
 
+#include <fmt/format.h>
+
 #include <charconv>
 
 #include "messages/events.hpp"
@@ -14,7 +16,7 @@ bool SsePump::attach(const std::shared_ptr<chat::Stream>& stream, std::optional<
         if (const auto self = weak.lock()) self->pump();
     });
     if (!reader_) return false;
-    started_ = after.value_or(0) > 0;
+    started_ = started_ || after.value_or(0) > 0;
     exchange_->writer->on_drain([weak] {
         if (const auto self = weak.lock()) self->pump();
     });
@@ -35,6 +37,19 @@ void SsePump::begin() {
     begun_ = true;
     exchange_->begin_sse();
     last_ms_ = exchange_->app.clock.mono_ms();
+}
+
+void SsePump::snapshot(uint32_t epoch, uint64_t seq, std::string_view json) {
+    begin();
+    std::string frame;
+    messages::sse_frame(frame, fmt::format("{}-{}", epoch, seq), "snapshot", json);
+    started_ = true;
+    exchange_->writer->write(frame);
+}
+
+void SsePump::break_off() {
+    say_error(messages::ApiError::overloaded(1));
+    ended();
 }
 
 void SsePump::pump() {

@@ -25,6 +25,10 @@ class SsePump : public std::enable_shared_from_this<SsePump> {
 
     // After construction, once. False: `after` is not kept any more.
     bool attach(const std::shared_ptr<chat::Stream>& stream, std::optional<uint64_t> after);
+    // One snapshot event, before attach(): all up to `seq` is in it.
+    void snapshot(uint32_t epoch, uint64_t seq, std::string_view json);
+    // The end of a client that cannot go on from here: it comes back by itself.
+    void break_off();
     // The head alone, where the first frame may be far away.
     void begin();
     void tick(int64_t now_ms);  // pings

@@ -63,6 +63,16 @@ std::string sent_json(const store::MessageRow& user_message, const store::Messag
     return out;
 }
 
+std::string snapshot_json(store::MessageRow message, std::string content, uint64_t offset) {
+    message.content = std::move(content);
+    std::string out;
+    base::JsonWriter w(out);
+    w.object().field("type", "snapshot").key("message");
+    write_message(w, message);
+    w.field("offset", offset).end();
+    return out;
+}
+
 Turn::Turn(App& app, TurnStart start)
     : app_(app),
       begin_(std::move(start)),
@@ -74,8 +84,11 @@ void Turn::prepare() {
     chat::AnswerOptions options = std::move(begin_.answer);
     options.offsets = true;
     options.begun = true;
+    options.readers_hold = false;  // the journal does
     options.stream.epoch = begin_.epoch;
     options.first_attempt = (begin_.epoch - 1) * 1000 + 1;
+    // Answer pushes what it takes up as message_start, block_start and one delta.
+    if (options.resumed && !options.resumed->text.empty()) content_seq_ = 4;
     answer_ = std::make_shared<chat::Answer>(std::move(options), *app_.hop, *this, app_.clock);
 
     chat::JournalOptions journal;
@@ -117,6 +130,30 @@ void Turn::follow(const ExchangePtr& exchange) {
     pumps_.push_back(std::move(pump));
 }
 
+void Turn::resume(const ExchangePtr& exchange,
+                  const std::optional<std::pair<uint32_t, uint64_t>>& after) {
+    const auto& stream = answer_->stream();
+    if (after && after->first != stream->epoch()) return snapshot(exchange);
+    const auto nothing = [] {};
+    auto pump = std::make_shared<SsePump>(exchange, nothing, nothing);
+    std::optional<uint64_t> place;
+    if (after) place = after->second;
+    if (!pump->attach(stream, place)) return snapshot(exchange);
+    pumps_.push_back(std::move(pump));
+}
+
+void Turn::snapshot(const ExchangePtr& exchange) {
+    const auto nothing = [] {};
+    auto pump = std::make_shared<SsePump>(exchange, nothing, nothing);
+    const messages::Folder& folder = answer_->folder();
+    pump->snapshot(begin_.epoch, content_seq_,
+                   snapshot_json(end_ ? *end_ : begin_.message, folder.content_json(),
+                                 folder.blocks().empty() ? 0 : folder.blocks().back().size()));
+    // The closing events alone follow what a snapshot holds: they are few, and kept.
+    if (!pump->attach(answer_->stream(), content_seq_)) return pump->break_off();
+    pumps_.push_back(std::move(pump));
+}
+
 void Turn::cancel(const ExchangePtr& exchange) {
     if (exchange) wait({exchange, true});
     answer_->cancel("asked");
@@ -137,6 +174,10 @@ void Turn::on_checked(chat::Answer&, const chat::Checked& checked) {
         app_.metrics.histogram("chatd_ttft_seconds", "request received to the first delta")
             .record(app_.clock.mono_ns() - since_ns_);
     }
+    if (checked.event.type == EventType::message_start ||
+        checked.event.type == EventType::content_block_start ||
+        checked.event.type == EventType::content_block_delta)
+        content_seq_ = checked.seq;
     journal_->add(checked);
 }
 

@@ -39,6 +39,13 @@ class Turn final : public Call, public chat::AnswerHost, public std::enable_shar
     void give_up(const messages::ApiError& error);  // ends as interrupted, nothing was asked
     // Clients: the answer as a stream from its start; as one object; the message once it is stopped.
     void follow(const ExchangePtr& exchange);
+    // What followed `after`, if it is of this epoch and still kept; else one snapshot, then live.
+    void resume(const ExchangePtr& exchange,
+                const std::optional<std::pair<uint32_t, uint64_t>>& after);
+    void snapshot(const ExchangePtr& exchange);
+    void answer_to(const ExchangePtr& exchange, bool stream) {
+        stream ? follow(exchange) : reply_to(exchange);
+    }
     void reply_to(const ExchangePtr& exchange) { wait({exchange, false}); }
     void cancel(const ExchangePtr& exchange);  // null: nobody waits
 
@@ -73,6 +80,7 @@ class Turn final : public Call, public chat::AnswerHost, public std::enable_shar
     chat::Outcome outcome_;
     int64_t since_ns_ = 0;
     int64_t end_since_ms_ = 0;  // since when the end waits to be durable
+    uint64_t content_seq_ = 1;  // the last event that changed what a snapshot says
     bool seen_first_ = false;
     bool told_ = false;
     std::optional<store::MessageRow> end_;  // the durable message, once told
@@ -101,6 +109,8 @@ class Turns {
 // message_accepted's data.
 std::string accepted_json(const store::MessageRow& user_message, const store::MessageRow& message,
                           uint32_t truncated);
+// A snapshot's data: the message with the content so far, and the bytes of its last block.
+std::string snapshot_json(store::MessageRow message, std::string content, uint64_t offset);
 // 200 of stream:false.
 std::string sent_json(const store::MessageRow& user_message, const store::MessageRow& message,
                       uint32_t truncated);
