@@ -25,12 +25,13 @@ IterationLoad IterationLoad::of(uint32_t position, uint32_t count, bool decode) 
 IterationLoad& IterationLoad::operator+=(const IterationLoad& other) {
     decode_rows += other.decode_rows;
     prefill_rows += other.prefill_rows;
+    draft_rows += other.draft_rows;
     keys += other.keys;
     return *this;
 }
 
 CostModel::Vector CostModel::terms(const IterationLoad& load) {
-    return {load.prefill_rows, load.decode_rows, load.keys, 1.0};
+    return {load.draft_rows, load.prefill_rows, load.decode_rows, load.keys, 1.0};
 }
 
 void CostModel::observe(const IterationLoad& load, double seconds) {
@@ -38,7 +39,9 @@ void CostModel::observe(const IterationLoad& load, double seconds) {
     double thought = 0;
     Vector x = terms(load);
     for (size_t i = 0; i < kTerms; ++i) thought += x[i] * fit_[i];
-    if (observed_ > 0 && thought > 0) {
+    // The first drafts take longer than was thought, and no one is slow for that.
+    const bool told_apart = load.draft_rows == 0 || draft_known();
+    if (observed_ > 0 && thought > 0 && told_apart) {
         const double ratio = std::min(seconds / thought, kSlowMost);
         slow_ = std::max(1.0, slow_ + (ratio > slow_ ? kSlower : kFaster) * (ratio - slow_));
     }
@@ -77,8 +80,9 @@ double CostModel::seconds(const IterationLoad& load) const {
 
 double CostModel::share(const IterationLoad& load, double rows) const {
     const double own = load.prefill_rows + load.decode_rows;
-    return slow_ * (fit_[0] * load.prefill_rows + fit_[1] * load.decode_rows +
-                    fit_[2] * load.keys + fit_[3] * own / std::max(rows, 1.0));
+    return slow_ * (fit_[0] * load.draft_rows + fit_[1] * load.prefill_rows +
+                    fit_[2] * load.decode_rows + fit_[3] * load.keys +
+                    fit_[4] * own / std::max(rows, 1.0));
 }
 
 uint32_t CostModel::prefill_rows(const IterationLoad& decodes, uint32_t position, double budget_s,

@@ -234,6 +234,38 @@ uint32_t Engine::rows_for(int64_t target_ms, const IterationLoad& decodes,
                               kBlockTokens, options_.rows_max);
 }
 
+// Guesses for those that decode, as many as pay, and their load. A guess that is not computed in
+// this iteration after all is made anew in the next.
+void Engine::draft(IterationLoad& decodes) {
+    if (options_.speculate_max == 0) return;
+    guesses_.clear();
+    guessed_.clear();
+    for (Sequence* s : scheduler_.running()) {
+        s->draft.clear();
+        if (s->held() || s->prefilling()) continue;
+        s->speculator.follow(s->tokens);
+        // The row of the last token yields one without a guess.
+        const uint32_t left = s->produced_max - std::min(s->produced_max, s->produced());
+        const uint32_t most = std::min(options_.speculate_max, std::max(left, 1u) - 1);
+        if (most == 0 || !s->speculator.guesses()) continue;
+        guesses_.push_back({&s->speculator, most, 0});
+        guessed_.push_back(s);
+    }
+    draft_budget_.share(cost_, decodes, guesses_);
+    for (size_t i = 0; i < guesses_.size(); ++i) {
+        if (guesses_[i].rows == 0) continue;
+        Sequence& s = *guessed_[i];
+        s.draft.push_back(s.tokens.back());
+        s.speculator.draft(s.tokens, guesses_[i].rows, s.draft);
+        // What would follow the end of an answer is never asked for.
+        const auto end = std::find_if(s.draft.begin() + 1, s.draft.end(), [&](Token token) {
+            return vocabulary_.ends_answer(token);
+        });
+        s.draft.erase(end, s.draft.end());
+        decodes.draft_rows += static_cast<double>(s.draft.size() - 1);
+    }
+}
+
 void Engine::run_forward() {
     chunks_.clear();
     size_t wanted = 0;
@@ -241,31 +273,62 @@ void Engine::run_forward() {
         if (rows.sequence == nullptr) continue;
         const Sequence& s = *rows.sequence;
         // A prompt that is only run needs no logits.
-        const bool samples = rows.samples && s.produced_max > 0;
-        chunks_.push_back(
-            {std::span(s.tokens).subspan(s.computed, rows.count), s.computed, s.blocks,
-             samples ? 1u : 0u});
-        wanted += samples;
+        const uint32_t logit_rows = rows.samples && s.produced_max > 0 ? 1 + rows.drafts : 0;
+        chunks_.push_back({rows.drafts > 0 ? std::span(s.draft).first(1 + rows.drafts)
+                                           : std::span(s.tokens).subspan(s.computed, rows.count),
+                           s.computed, s.blocks, logit_rows});
+        wanted += logit_rows;
     }
     const size_t vocab = forward_.vocab_size();
     if (logits_.size() < wanted * vocab) logits_.resize(wanted * vocab);
-    const std::span<float> logits(logits_.data(), wanted * vocab);
+    std::span<float> logits(logits_.data(), wanted * vocab);
     if (!chunks_.empty()) forward_.run(chunks_, logits);
 
-    choices_.clear();
-    size_t row = 0;
-    for (const Rows& rows : plan_.rows) {
+    outcomes_.assign(plan_.rows.size(), {});
+    for (size_t i = 0; i < plan_.rows.size(); ++i) {
+        const Rows& rows = plan_.rows[i];
         if (rows.sequence == nullptr) continue;
         Sequence& s = *rows.sequence;
         s.computed += rows.count;
-        scheduler_.advanced(s);
-        if (!rows.samples || s.produced_max == 0) continue;
+        if (rows.samples && s.produced_max > 0) {
+            outcomes_[i] = choose(s, rows, logits);
+            logits = logits.subspan((1 + rows.drafts) * vocab);
+        }
+        scheduler_.advanced(s);  // of guessed tokens only those that came true are computed
+    }
+}
+
+// The tokens that `rows` yield, one more than guesses came true. Each is picked in the state that
+// the one before it has left.
+Engine::Outcome Engine::choose(Sequence& s, const Rows& rows, std::span<float> logits) {
+    const size_t vocab = forward_.vocab_size();
+    drafted_ += rows.drafts;
+    for (uint32_t i = 0;; ++i) {
         std::span<const uint64_t> allowed;
         if (s.matcher) allowed = s.matcher->mask(s.produced_max - s.produced());
-        choices_.push_back(
-            s.sampler.pick(logits.subspan(row * vocab, vocab), s.produced(), scratch_, allowed));
-        ++row;
+        const Token token =
+            s.sampler.pick(logits.subspan(i * vocab, vocab), s.produced(), scratch_, allowed);
+        const Outcome outcome = accept(s, token);
+        if (outcome.finish || outcome.failure != nullptr) return outcome;
+        if (i == rows.drafts || token != s.draft[i + 1]) return outcome;
+        ++s.computed;
+        ++accepted_;
     }
+}
+
+Engine::Outcome Engine::accept(Sequence& s, Token token) {
+    if (token == kNoToken) return {{}, "the model gave no number for any token"};
+    if (s.matcher && !s.matcher->accept(token, vocabulary_.bytes(token)))
+        return {{}, "the grammar allowed no token"};
+    s.tokens.push_back(token);
+    s.sampler.produced(token);
+    if (vocabulary_.ends_answer(token)) return {Finish::end_turn};
+    if (s.text.feed(token, vocabulary_.bytes(token))) return {Finish::stop_sequence};
+    // Complete: no token to say so is asked of the model.
+    if (s.matcher && s.matcher->over()) return {Finish::end_turn};
+    if (s.produced() >= s.produced_max)
+        return {s.clamped ? Finish::context_full : Finish::max_tokens};
+    return {};
 }
 
 void Engine::account(int64_t started_ns, int64_t now_ns) {
@@ -275,9 +338,10 @@ void Engine::account(int64_t started_ns, int64_t now_ns) {
     for (const Rows& rows : plan_.rows) {
         if (rows.sequence == nullptr) continue;
         const bool decode = rows.count == 1 && rows.samples;
-        loads.emplace_back(rows.sequence, IterationLoad::of(rows.sequence->computed - rows.count,
-                                                            rows.count, decode));
-        all += loads.back().second;
+        IterationLoad load = IterationLoad::of(rows.position, rows.count, decode);
+        load.draft_rows = rows.drafts;
+        loads.emplace_back(rows.sequence, load);
+        all += load;
     }
     cost_.observe(all, spent_s);
     const double total = all.decode_rows + all.prefill_rows;
@@ -295,25 +359,11 @@ void Engine::account(int64_t started_ns, int64_t now_ns) {
     longest_ns_ = std::max(longest_ns_, now_ns - started_ns);
 }
 
-void Engine::chosen(Sequence& s, Token token, int64_t now_ns) {
-    if (token == kNoToken) {
-        fail(s, {base::Errc::internal, "the model gave no number for any token"});
-        return;
-    }
-    if (s.matcher && !s.matcher->accept(token, vocabulary_.bytes(token))) {
-        fail(s, {base::Errc::internal, "the grammar allowed no token"});
-        return;
-    }
-    s.tokens.push_back(token);
-    s.sampler.produced(token);
-    if (vocabulary_.ends_answer(token))
-        finish(s, Finish::end_turn, now_ns);
-    else if (s.text.feed(token, vocabulary_.bytes(token)))
-        finish(s, Finish::stop_sequence, now_ns);
-    else if (s.matcher && s.matcher->over())  // complete: no token to say so is asked of the model
-        finish(s, Finish::end_turn, now_ns);
-    else if (s.produced() >= s.produced_max)
-        finish(s, s.clamped ? Finish::context_full : Finish::max_tokens, now_ns);
+void Engine::conclude(Sequence& s, const Outcome& outcome, int64_t now_ns) {
+    if (outcome.failure != nullptr)
+        fail(s, {base::Errc::internal, outcome.failure});
+    else if (outcome.finish)
+        finish(s, *outcome.finish, now_ns);
     else
         out(s, now_ns);
 }
@@ -331,6 +381,7 @@ bool Engine::step() {
         else
             decodes += IterationLoad::of(s->computed, 1, true);
     }
+    draft(decodes);
     // Where nothing decodes no reader waits for the next token: few rows only lengthen the prompt.
     const uint32_t alone_rows = std::max(rows_for(options_.alone_target_ms, {}, position),
                                          std::min(kRowsFirst, options_.rows_max));
@@ -346,20 +397,12 @@ bool Engine::step() {
     const int64_t now_ns = clock_.mono_ns();
     account(started_ns, now_ns);
 
-    size_t next = 0;
-    // The rows that were run keep their places: a sink may cancel any of them meanwhile, and then
-    // only the pointer goes.
-    std::vector<uint8_t> sampled(plan_.rows.size(), 0);
+    // A sink may cancel any of them meanwhile, and then only the pointer goes.
     for (size_t i = 0; i < plan_.rows.size(); ++i) {
-        const Rows& rows = plan_.rows[i];
-        sampled[i] = rows.sequence != nullptr && rows.samples && rows.sequence->produced_max > 0;
-    }
-    for (size_t i = 0; i < plan_.rows.size(); ++i) {
-        const Token token = sampled[i] ? choices_[next++] : kNoToken;
         Sequence* s = plan_.rows[i].sequence;
         if (s == nullptr || !plan_.rows[i].samples) continue;
-        if (sampled[i])
-            chosen(*s, token, now_ns);
+        if (s->produced_max > 0)
+            conclude(*s, outcomes_[i], now_ns);
         else
             finish(*s, Finish::max_tokens, now_ns);
     }
@@ -398,6 +441,8 @@ EngineStats Engine::stats() const {
     out.decode_rows = decode_rows_;
     out.prefill_rows = prefill_rows_;
     out.preempted = scheduler_.preempted();
+    out.drafted_tokens = drafted_;
+    out.accepted_tokens = accepted_;
     out.busy_s = busy_s_;
     out.prefill_row_s = cost_.prefill_row_s(kRowsFirst);
     out.longest_iteration_ns = longest_ns_;

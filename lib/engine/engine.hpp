@@ -10,6 +10,10 @@
 //          calls grant() with -1 for each event made and +n for each CREDIT.
 // Times    deadlines are looked at in each step; cancel() is at once, its blocks are free on
 //          return.
+// Drafts   what a sequence will say next is guessed from its own text where that pays
+//          (engine/speculator.hpp): the guessed tokens are computed behind its last one, and each is
+//          taken if the sampler, with that position's random number, penalties and grammar, picks the
+//          same. Tokens of one iteration come in one piece.
 // Cost     the measured time of an iteration is divided over its sequences by what the cost model
 //          says that each added (rows, keys read; the fixed part evenly by rows), scaled so that the
 //          shares sum to busy_s. Work done again after a preemption is charged again.
@@ -58,6 +62,9 @@ struct EngineOptions {
     // decode rows included, and one page at least; 0: always rows_max.
     int64_t prefill_target_ms = 40;  // while something decodes: the gap that a reader sees
     int64_t alone_target_ms = 100;   // while nothing does: how late a cancel is seen, a STATUS said
+    // Tokens of a sequence that are guessed ahead in one iteration, at most: as many as pay by the
+    // cost model and by how often guesses came true; 0: none.
+    uint32_t speculate_max = 0;
     int64_t park_ms = 1000;          // held for that long: others may have its slot and blocks
 };
 
@@ -102,6 +109,7 @@ struct EngineStats {
     uint32_t prefix_blocks = 0, prefix_blocks_unused = 0;  // known to the prefix cache
     uint64_t prefix_hit_tokens = 0, prefix_sought_tokens = 0, prefix_evicted = 0;
     uint64_t iterations = 0, decode_rows = 0, prefill_rows = 0, preempted = 0;
+    uint64_t drafted_tokens = 0, accepted_tokens = 0;  // guessed and computed; those that came true
     uint64_t waiting_tokens = 0;  // still to be prefilled, of waiting and running ones
     double busy_s = 0;
     double prefill_row_s = 0;          // of a prompt's row alone, as the cost model has it; 0: not yet
@@ -136,10 +144,18 @@ class Engine {
     Reuse reuse(Handle handle) const;  // known from Sink::admitted() on
 
   private:
+    // What the tokens that a sequence got in this iteration mean for it; neither: it goes on.
+    struct Outcome {
+        std::optional<Finish> finish;
+        const char* failure = nullptr;
+    };
     void check_times(int64_t now_ns);
+    void draft(IterationLoad& decodes);
     void run_forward();
+    Outcome choose(Sequence& sequence, const Rows& rows, std::span<float> logits);
+    Outcome accept(Sequence& sequence, model::Token token);
     void account(int64_t started_ns, int64_t now_ns);
-    void chosen(Sequence& sequence, model::Token token, int64_t now_ns);
+    void conclude(Sequence& sequence, const Outcome& outcome, int64_t now_ns);
     void out(Sequence& sequence, int64_t now_ns);
     void finish(Sequence& sequence, Finish reason, int64_t now_ns);
     void fail(Sequence& sequence, base::Error error);
@@ -165,9 +181,13 @@ class Engine {
     std::vector<float> logits_;
     SamplerScratch scratch_;
     Piece piece_;
-    std::vector<model::Token> choices_;  // one a row of plan_ that samples
+    std::vector<Outcome> outcomes_;  // one for each of plan_.rows
+    std::vector<Guess> guesses_;
+    std::vector<Sequence*> guessed_;  // the sequences of guesses_
+    DraftBudget draft_budget_;
 
     uint64_t iterations_ = 0, decode_rows_ = 0, prefill_rows_ = 0;
+    uint64_t drafted_ = 0, accepted_ = 0;
     double busy_s_ = 0;
     CostModel cost_;
     int64_t longest_ns_ = 0;

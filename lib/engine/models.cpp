@@ -29,6 +29,8 @@ void add_totals(EngineStats& sum, const EngineStats& one) {
     sum.decode_rows += one.decode_rows;
     sum.prefill_rows += one.prefill_rows;
     sum.preempted += one.preempted;
+    sum.drafted_tokens += one.drafted_tokens;
+    sum.accepted_tokens += one.accepted_tokens;
     sum.busy_s += one.busy_s;
 }
 

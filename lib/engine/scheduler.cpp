@@ -65,6 +65,10 @@ void Scheduler::find_keys(Sequence& s, uint32_t blocks) const {
 }
 
 void Scheduler::advanced(Sequence& s) {
+    if (const uint32_t wanted = blocks_for(s.tokens.size()); s.blocks.size() > wanted) {
+        pool_.give_back(std::span(s.blocks).subspan(wanted));
+        s.blocks.resize(wanted);
+    }
     if (!prefixes_.on()) return;
     const uint32_t full = s.computed / kBlockTokens;
     find_keys(s, full);
@@ -187,10 +191,28 @@ bool Scheduler::cover(Sequence& sequence, uint32_t tokens) {
     return true;
 }
 
+// Rows and blocks that nobody else wants in this iteration; a page of rows is left to prompts.
+void Scheduler::add_drafts(Plan& plan) {
+    const uint32_t taken = plan.decode_rows + kBlockTokens;
+    uint32_t left = options_.rows_max - std::min(options_.rows_max, taken);
+    for (Rows& rows : plan.rows) {
+        Sequence& s = *rows.sequence;
+        if (s.draft.empty() || left == 0) continue;
+        const uint32_t wanted = std::min(static_cast<uint32_t>(s.draft.size()) - 1, left);
+        while (s.blocks.size() < blocks_for(rows.position + 1 + uint64_t{wanted}) &&
+               take(1, s.blocks)) {
+        }
+        const auto covered = static_cast<uint32_t>(s.blocks.size() * kBlockTokens);
+        rows.drafts = std::min(wanted, covered - rows.position - 1);
+        plan.draft_rows += rows.drafts;
+        left -= rows.drafts;
+    }
+}
+
 void Scheduler::plan(uint32_t prefill_rows, uint32_t alone_rows, Plan& plan) {
     plan.rows.clear();
     plan.admitted.clear();
-    plan.decode_rows = plan.prefill_rows = 0;
+    plan.decode_rows = plan.prefill_rows = plan.draft_rows = 0;
 
     // Those that run get their blocks before anyone new does.
     const std::vector<Sequence*> before = running_;
@@ -203,10 +225,11 @@ void Scheduler::plan(uint32_t prefill_rows, uint32_t alone_rows, Plan& plan) {
     for (Sequence* s : running_) {
         if (s->held() || s->prefilling()) continue;
         // Only an admitted sequence of a single token, or an old one that was covered above.
-        plan.rows.push_back({s, 1, true});
+        plan.rows.push_back({s, 1, true, s->computed});
         ++plan.decode_rows;
     }
-    uint32_t left = std::min(options_.rows_max - plan.decode_rows,
+    add_drafts(plan);
+    uint32_t left = std::min(options_.rows_max - plan.decode_rows - plan.draft_rows,
                              plan.decode_rows > 0 ? prefill_rows : alone_rows);
     std::vector<Sequence*> prefills;
     for (Sequence* s : running_)
@@ -221,7 +244,7 @@ void Scheduler::plan(uint32_t prefill_rows, uint32_t alone_rows, Plan& plan) {
         // Whole pages, but for the last chunk: kernels like tiles of 16 rows.
         if (count < remaining && count >= kBlockTokens) count -= count % kBlockTokens;
         if (count == 0) break;
-        plan.rows.push_back({s, count, count == remaining});
+        plan.rows.push_back({s, count, count == remaining, s->computed});
         plan.prefill_rows += count;
         left -= count;
     }

@@ -19,6 +19,9 @@
 //            nobody reads count as free: they are evicted before anyone is preempted.
 // Hold       a sequence without credit keeps its blocks and takes no rows; among equals it is
 //            preempted first, and not admitted.
+// Drafts     guessed tokens go with their sequence's decode row where rows and blocks are left over:
+//            no one gives way for them, and blocks that the accepted ones do not fill are free again
+//            when the iteration ends.
 // Owns       the block pool and the prefix cache; sequences belong to the engine.
 // Threads    the engine's.
 #pragma once
@@ -42,8 +45,10 @@ struct SchedulerOptions {
 
 struct Rows {
     Sequence* sequence = nullptr;
-    uint32_t count = 0;    // tokens [computed, computed + count)
+    uint32_t count = 0;    // tokens [position, position + count)
     bool samples = false;  // the last of them is the sequence's last token
+    uint32_t position = 0; // the sequence's `computed` before the iteration
+    uint32_t drafts = 0;   // guessed tokens behind it: draft[1 … drafts] of the sequence
 };
 
 struct Plan {
@@ -51,6 +56,7 @@ struct Plan {
     std::vector<Sequence*> admitted;  // for the first time: their answers begin now
     uint32_t decode_rows = 0;
     uint32_t prefill_rows = 0;
+    uint32_t draft_rows = 0;
 };
 
 class Scheduler {
@@ -63,7 +69,8 @@ class Scheduler {
     // nothing does.
     void plan(uint32_t prefill_rows, uint32_t alone_rows, Plan& plan);
 
-    // `sequence.computed` has grown: its full blocks are known from now on.
+    // `sequence.computed` has grown: its full blocks are known from now on, and those behind its last
+    // token are free.
     void advanced(Sequence& sequence);
 
     const std::vector<Sequence*>& running() const { return running_; }
@@ -83,6 +90,7 @@ class Scheduler {
     void find_keys(Sequence& sequence, uint32_t blocks) const;
     void give_back(Sequence& sequence);
     bool cover(Sequence& sequence, uint32_t tokens);
+    void add_drafts(Plan& plan);
     void preempt(Sequence& sequence);
     Sequence* victim() const;
 

@@ -17,6 +17,7 @@
 
 #include "engine/prefix_cache.hpp"
 #include "engine/sampler.hpp"
+#include "engine/speculator.hpp"
 #include "engine/text_stage.hpp"
 #include "grammar/mask.hpp"
 #include "model/tokenizer.hpp"
@@ -68,6 +69,9 @@ struct Sequence {
     Sampler sampler;
     TextStage text;
     std::optional<grammar::Matcher> matcher;  // has seen the produced tokens; preemption leaves it
+
+    Speculator speculator;            // follows `tokens` when it is asked for a draft
+    std::vector<model::Token> draft;  // of the next iteration: the last token, guessed ones; or empty
 
     std::vector<model::Token> tokens;
     uint32_t prompt_tokens = 0;

@@ -134,49 +134,71 @@ void Transformer::attend(uint32_t layer, const AttentionTask& task, uint32_t kv_
     }
 }
 
-// One split of one row; who finishes the last one folds them all.
+// One split of a task's rows; who finishes the last one folds them all.
 void Transformer::attend_split(uint32_t layer, const AttentionTask& task, uint32_t kv_head,
                                Scratch& scratch) {
     const uint32_t dim = shape_.head_dim, group = shape_.heads_per_kv();
     const uint64_t stride = shape_.q_width() + 2 * shape_.kv_width();
-    const BatchRow& row = batch_.rows()[task.row];
-    const std::span<const uint32_t> blocks = batch_.chunks()[row.chunk].blocks;
-    const uint32_t seen = std::min(kSplit, row.position + 1 - task.split * kSplit);
+    const BatchRow& first = batch_.rows()[task.row];
+    const std::span<const uint32_t> blocks = batch_.chunks()[first.chunk].blocks;
+    const uint32_t before = task.split * kSplit;
+    const uint32_t seen_last = std::min(kSplit, first.position + task.rows - before);
     const void* pages[kSplitPages];
-    for (uint32_t p = 0; p < (seen + kPage - 1) / kPage; ++p) {
+    for (uint32_t p = 0; p < (seen_last + kPage - 1) / kPage; ++p) {
         pages[p] = kv_.page(blocks[task.split * kSplitPages + p], layer, kv_head);
     }
-    uint32_t positions[kQueriesMax];
-    std::fill(std::begin(positions), std::end(positions), seen);
-    const float* queries = qkv_.data() + task.row * stride + uint64_t{kv_head} * group * dim;
-    float* out = batch_.partial(task.slot, kv_head, task.split);
-    float* acc = out + batch_.partial_acc_offset();
-    for (uint32_t begin = 0; begin < group; begin += kQueriesMax) {
-        kernels_.attention_split({.queries = queries + uint64_t{begin} * dim,
-                                  .query_count = std::min(kQueriesMax, group - begin),
+    // Positions ascend over the rows: those that see this split are the last ones.
+    const uint32_t from = before > first.position ? before - first.position : 0;
+    const uint32_t queries = (task.rows - from) * group;  // row-major, as in attend()
+    for (uint32_t begin = 0; begin < queries; begin += kQueriesMax) {
+        const uint32_t count = std::min(kQueriesMax, queries - begin);
+        uint32_t seen[kQueriesMax];
+        for (uint32_t i = 0; i < count; ++i) {
+            const uint32_t row = from + (begin + i) / group, head = (begin + i) % group;
+            seen[i] = std::min(kSplit, first.position + row + 1 - before);
+            std::memcpy(
+                scratch.queries.data() + uint64_t{i} * dim,
+                qkv_.data() + (task.row + row) * stride + (uint64_t{kv_head} * group + head) * dim,
+                dim * sizeof(float));
+        }
+        float max[kQueriesMax], sum[kQueriesMax];
+        kernels_.attention_split({.queries = scratch.queries.data(),
+                                  .query_count = count,
                                   .head_dim = dim,
                                   .kv_type = kv_.shape().type,
                                   .pages = pages,
-                                  .positions = positions,
-                                  .max = out + begin,
-                                  .sum = out + group + begin,
-                                  .acc = acc + uint64_t{begin} * dim});
-    }
-    if (!batch_.last_split(task.slot, kv_head, task.splits)) return;
-    float* total = batch_.partial(task.slot, kv_head, 0);
-    float* total_acc = total + batch_.partial_acc_offset();
-    for (uint32_t split = 1; split < task.splits; ++split) {
-        const float* next = batch_.partial(task.slot, kv_head, split);
-        const float* next_acc = next + batch_.partial_acc_offset();
-        for (uint32_t h = 0; h < group; ++h) {
-            kernels_.attention_fold(total + h, total + group + h, total_acc + uint64_t{h} * dim,
-                                    next[h], next[group + h], next_acc + uint64_t{h} * dim, dim);
+                                  .positions = seen,
+                                  .max = max,
+                                  .sum = sum,
+                                  .acc = scratch.acc.data()});
+        for (uint32_t i = 0; i < count; ++i) {
+            const uint32_t row = from + (begin + i) / group, head = (begin + i) % group;
+            float* out = batch_.partial(task.slot + row, kv_head, task.split);
+            out[head] = max[i];
+            out[group + head] = sum[i];
+            std::memcpy(out + batch_.partial_acc_offset() + uint64_t{head} * dim,
+                        scratch.acc.data() + uint64_t{i} * dim, dim * sizeof(float));
         }
     }
-    for (uint32_t h = 0; h < group; ++h) {
-        kernels_.attention_finish(total_acc + uint64_t{h} * dim, total[group + h], dim,
-                                  scratch.row.data());
-        attended_.write(kernels_, task.row, scratch.row.data(), (kv_head * group + h) * dim, dim);
+    if (!batch_.last_split(task.slot, kv_head, task.splits)) return;
+    for (uint32_t row = 0; row < task.rows; ++row) {
+        float* total = batch_.partial(task.slot + row, kv_head, 0);
+        float* total_acc = total + batch_.partial_acc_offset();
+        const uint32_t splits = (first.position + row) / kSplit + 1;
+        for (uint32_t split = 1; split < splits; ++split) {
+            const float* next = batch_.partial(task.slot + row, kv_head, split);
+            const float* next_acc = next + batch_.partial_acc_offset();
+            for (uint32_t h = 0; h < group; ++h) {
+                kernels_.attention_fold(total + h, total + group + h, total_acc + uint64_t{h} * dim,
+                                        next[h], next[group + h], next_acc + uint64_t{h} * dim, dim);
+            }
+        }
+        for (uint32_t h = 0; h < group; ++h) {
+            kernels_.attention_finish(total_acc + uint64_t{h} * dim, total[group + h], dim,
+                                      scratch.row.data());
+            attended_.write(kernels_, task.row + row, scratch.row.data(),
+                            (kv_head * group + h) * dim, dim);
+        }
     }
 }
 

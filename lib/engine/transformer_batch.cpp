@@ -39,29 +39,28 @@ void TransformerBatch::build(std::span<const Chunk> chunks) {
         for (uint32_t left = chunk.logit_rows; left > 0; --left)
             logit_rows_.push_back(static_cast<uint32_t>(rows_.size()) - left);
     }
-    // With this many (row, KV head) pairs the threads are busy anyway.
-    const bool cut_rows = rows_.size() <= kSplitRowsMax &&
-                          rows_.size() * shape_.kv_heads <= 8 * threads_ && threads_ > 1;
     const uint32_t tile = std::max<uint32_t>(1, kernels::kQueriesMax / shape_.heads_per_kv());
+    uint64_t whole = 0;
+    for (const Chunk& chunk : chunks) whole += (chunk.tokens.size() + tile - 1) / tile;
+    // With this many (task, KV head) pairs the threads are busy anyway.
+    const bool cut_rows = rows_.size() <= kSplitRowsMax &&
+                          whole * shape_.kv_heads <= 8 * threads_ && threads_ > 1;
     uint32_t row = 0, slot = 0;
     for (const Chunk& chunk : chunks) {
         const auto count = static_cast<uint32_t>(chunk.tokens.size());
         const uint32_t splits = splits_for(chunk.position + count);
-        if (count > 1) rope_is_phase_ = true;
-        if (count == 1 && cut_rows && splits > 1) {
-            rope_is_phase_ = true;
-            for (uint32_t s = 0; s < splits; ++s) {
-                tasks_.push_back(
-                    {.row = row, .rows = 1, .split = s, .splits = splits, .slot = slot});
+        const bool cut = cut_rows && splits > 1;
+        if (count > 1 || cut) rope_is_phase_ = true;
+        for (uint32_t i = 0; i < count; i += tile) {
+            AttentionTask task{.row = row + i, .rows = std::min(tile, count - i)};
+            task.splits = splits_for(chunk.position + i + task.rows);
+            if (!cut) {
+                tasks_.push_back(task);
+                continue;
             }
-            ++slot;
-        } else {
-            for (uint32_t i = 0; i < count; i += tile) {
-                const uint32_t rows = std::min(tile, count - i);
-                tasks_.push_back({.row = row + i,
-                                  .rows = rows,
-                                  .splits = splits_for(chunk.position + i + rows)});
-            }
+            task.slot = slot;
+            slot += task.rows;
+            for (task.split = 0; task.split < task.splits; ++task.split) tasks_.push_back(task);
         }
         row += count;
     }

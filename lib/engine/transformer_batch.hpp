@@ -1,8 +1,8 @@
 // TransformerBatch: the rows of one run, and how attention over them is cut into tasks.
 //
-// A task is some consecutive rows of one chunk; it is done once per KV head. For few decoding rows
-// with a long context one row becomes several tasks, one per split of kSplit positions, and the
-// last to finish folds them together. How it is cut never changes the result: splits lie at fixed
+// A task is some consecutive rows of one chunk; it is done once per KV head. For few rows (decoding
+// ones, and drafts behind them) with a long context it becomes several tasks, one per split of kSplit
+// positions, and the last to finish folds them together. How it is cut never changes the result: splits lie at fixed
 // positions and are folded in order.
 //
 // Threads  built by the caller of run(); read by all; the counters of split rows are atomic.
@@ -32,13 +32,13 @@ struct AttentionTask {
     uint32_t rows = 0;
     uint32_t split = kAllSplits;
     uint32_t splits = 0;  // of the last row
-    uint32_t slot = 0;    // of the partial results, when there are several tasks for one row
+    uint32_t slot = 0;    // of its first row's partial results, when it is one of several
 };
 
 class TransformerBatch {
   public:
     // At most this many rows have their attention split between threads.
-    static constexpr uint32_t kSplitRowsMax = 8;
+    static constexpr uint32_t kSplitRowsMax = 16;
 
     TransformerBatch(const TransformerShape& shape, uint32_t rows_max, uint32_t context,
                      uint32_t threads);

@@ -2,6 +2,8 @@
 //
 //   step + row · (decoding rows) + context · (tokens before them) / 1000 + prefill · (prompt rows)
 //
+// where a guessed token behind a decoding row counts as a prompt row: a row more for the same keys.
+//
 // all over `speed`. An iteration of prompts alone costs the step too: the weights are read once.
 // Units    microseconds. Numbers from `infer-worker bench` belong here; infer-worker(8) says where the
 //          defaults are from.

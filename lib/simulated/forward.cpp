@@ -96,9 +96,11 @@ void Forward::run(std::span<const engine::Chunk> chunks, std::span<float> logits
     uint64_t decode_rows = 0, context_tokens = 0, prefill_rows = 0;
     size_t row = 0;
     for (const engine::Chunk& chunk : chunks) {
-        if (chunk.tokens.size() == 1) {
+        // Guessed tokens behind a decoding one want all logits; a prompt wants its last ones.
+        if (chunk.logit_rows == chunk.tokens.size() || chunk.tokens.size() == 1) {
             ++decode_rows;
             context_tokens += chunk.position;
+            prefill_rows += chunk.tokens.size() - 1;
         } else {
             prefill_rows += chunk.tokens.size();
         }

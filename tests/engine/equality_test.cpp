@@ -1,7 +1,7 @@
 // The promise at its full width: 100 greedy answers of the real model, the same bits however they were
 // computed. Slow, so hidden from the plain run of engine_test: ctest runs it as engine_equality.
 //
-// Not here: speculation. The reference path is naive: it answers kReferencePrompts of them.
+// The reference path is naive: it answers kReferencePrompts of them.
 #include <catch2/catch.hpp>
 #include <set>
 
@@ -44,6 +44,7 @@ struct Ways {
     uint32_t rows = 256;
     uint32_t prefix_blocks = 0;
     uint64_t arrivals = 0;  // seed of the steps between two arrivals; 0: all come at once
+    uint32_t speculate = 0;
 };
 
 class Model {
@@ -100,6 +101,7 @@ class Model {
         options.rows_max = ways.rows;
         options.prefix_blocks = ways.prefix_blocks;
         options.reserve_tokens = 1;
+        options.speculate_max = ways.speculate;
         options.prefill_target_ms = options.alone_target_ms = 0;  // chunks by rows, not by the clock
         engine::Engine engine(forward, words, options, sink);
         std::vector<engine::Handle> handles;
@@ -135,7 +137,7 @@ void check_same(const std::vector<Ids>& got, const std::vector<Ids>& alone) {
 
 }  // namespace
 
-TEST_CASE("100 greedy answers are the same alone, batched, chunked, from the cache, preempted, on each path",
+TEST_CASE("100 greedy answers are the same alone, batched, chunked, from the cache, preempted, guessed, on each path",
           "[.][equality]") {
     const std::string path = test::model_file();
     if (path.empty()) return;
@@ -160,6 +162,15 @@ TEST_CASE("100 greedy answers are the same alone, batched, chunked, from the cac
             continue;
         }
         check_same(model.answers(*forward, kPrompts, {}), alone);
+        {
+            // How much is guessed depends on the host's pace, but never what comes out.
+            INFO("speculation");
+            engine::EngineStats stats;
+            for (const uint32_t guesses : {8u, 15u})
+                check_same(model.answers(*forward, kPrompts, {1, 256, 0, 0, guesses}, &stats), alone);
+            CHECK(stats.accepted_tokens > 0);
+            check_same(model.answers(*forward, kPrompts, {4, 256, UINT32_MAX, 7, 8}), alone);
+        }
         for (const uint32_t rows : {16u, 256u}) {
             INFO("batch of 16, chunks of " << rows);
             check_same(model.answers(*forward, kPrompts, {16, rows, 0, 0}), alone);
@@ -172,7 +183,7 @@ TEST_CASE("100 greedy answers are the same alone, batched, chunked, from the cac
         for (const uint64_t seed : {1u, 2u}) {
             INFO("preempted, arrivals " << seed);
             engine::EngineStats stats;
-            check_same(model.answers(*scarce, kPrompts, {16, 256, seed == 1 ? 0 : UINT32_MAX, seed}, &stats),
+            check_same(model.answers(*scarce, kPrompts, {16, 256, seed == 1 ? 0 : UINT32_MAX, seed, seed == 1 ? 0u : 8u}, &stats),
                        alone);
             CHECK(stats.preempted > 0);
         }

@@ -2,7 +2,9 @@
 // block tables: a wrong block, a page given away too early or a token out of place changes the
 // answer.
 //
-// Time     each row moves the manual clock on by row_ms.
+// Copies   with `copies` (of 8) the model says so often, by the same function, what followed the last
+//          earlier place of its last two tokens: speculation then guesses right so often.
+// Time     each run moves the manual clock on by run_ms, and each row by row_ms.
 // Text     FakeVocabulary: 0 ends the answer, 1 … are short strings, among them halves of
 // characters.
 #pragma once
@@ -28,7 +30,9 @@ class FakeForward final : public engine::Forward {
     uint32_t runs = 0;
     std::vector<std::vector<uint32_t>> chunk_rows;  // of each run
     base::ManualClock* clock = nullptr;
+    int64_t run_ms = 0;
     int64_t row_ms = 1;
+    uint32_t copies = 0;
     bool broken = false;  // gives NaN
 
     void run(std::span<const engine::Chunk> chunks, std::span<float> logits) override {
@@ -48,10 +52,12 @@ class FakeForward final : public engine::Forward {
             for (size_t p = 0; p < end; ++p) {
                 hash = mix(hash ^ static_cast<uint64_t>(kv_.at(at(chunk, p)) + 1));
                 if (p + chunk.logit_rows < end) continue;
+                const model::Token copied = mix(hash) % 8 < copies ? followed(chunk, p) : -1;
                 for (uint32_t v = 0; v < vocab; ++v) {
                     const uint64_t h = mix(hash + v * 0xD1B54A32D192ED03ull);
                     float logit = static_cast<float>(h % 4096) / 512.0f;
                     if (v == 0) logit += end_bias;
+                    if (static_cast<model::Token>(v) == copied) logit += 100;
                     logits[row * vocab + v] = broken ? 0.0f / 0.0f : logit;
                 }
                 ++row;
@@ -59,7 +65,7 @@ class FakeForward final : public engine::Forward {
         }
         assert(row * vocab == logits.size());
         rows_most = std::max(rows_most, rows);
-        if (clock != nullptr) clock->advance_ms(rows * row_ms);
+        if (clock != nullptr) clock->advance_ms(run_ms + rows * row_ms);
     }
     uint32_t vocab_size() const override { return vocab; }
     uint32_t context_tokens() const override { return context; }
@@ -80,6 +86,13 @@ class FakeForward final : public engine::Forward {
         return static_cast<size_t>(chunk.blocks[position / engine::kBlockTokens]) *
                    engine::kBlockTokens +
                position % engine::kBlockTokens;
+    }
+    model::Token followed(const engine::Chunk& chunk, size_t end) const {
+        for (size_t p = end; end > 0 && p-- > 1;)
+            if (kv_.at(at(chunk, p)) == kv_.at(at(chunk, end)) &&
+                kv_.at(at(chunk, p - 1)) == kv_.at(at(chunk, end - 1)))
+                return kv_.at(at(chunk, p + 1));
+        return -1;
     }
     std::vector<model::Token> kv_;
 };

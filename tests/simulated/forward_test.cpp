@@ -284,6 +284,34 @@ TEST_CASE("time passes as the cost model says, and is charged", "[simulated]") {
     }
 }
 
+TEST_CASE("guessed tokens cost as a prompt's do, and change no simulated answer", "[simulated]") {
+    Bench b;
+    b.model.cost = {.step_us = 30'000, .row_us = 20'000, .context_us = 10'000'000, .prefill_us = 1000};
+    b.open();
+    // A prompt that says the opening again and again: each answer's begins as guessed.
+    std::string prompt;
+    for (int i = 0; i < 8; ++i) prompt += "Simulated answer: lorem ipsum. ";
+    const Answer plain = b.alone(b.job(prompt, 3, 40));
+
+    Bench guessing;
+    guessing.model.cost = b.model.cost;
+    guessing.options.speculate_max = 8;
+    guessing.open();
+    (void)guessing.alone(guessing.job("hello", 1, 10));  // so that the cost of an iteration is known
+    const Answer got = guessing.alone(guessing.job(prompt, 3, 40));
+    CHECK(guessing.engine->stats().accepted_tokens > 0);
+    CHECK(got.text == plain.text);
+    CHECK(got.ids == plain.ids);
+
+    std::vector<float> logits(3ull * guessing.forward->vocab_size());
+    const std::vector<model::Token> tokens{5, 6, 7};
+    const std::vector<uint32_t> blocks{0};
+    const std::vector<engine::Chunk> chunk{{tokens, 4, blocks, 3}};
+    const int64_t started_ms = guessing.clock.mono_ms();
+    guessing.forward->run(chunk, logits);
+    CHECK(guessing.clock.mono_ms() - started_ms == 30 + 20 + 40 + 2);
+}
+
 TEST_CASE("context costs by its length, and speed divides all", "[simulated]") {
     simulated::Cost cost{.step_us = 1000, .row_us = 100, .context_us = 500, .prefill_us = 10};
     CHECK(cost.iteration_ns(2, 4000, 100) == 1'000'000 + 200'000 + 2'000'000 + 1'000'000);

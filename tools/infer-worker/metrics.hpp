@@ -30,6 +30,8 @@ struct Metrics {
         raise(prefix_evicted_, stats.prefix_evicted);
         raise(decode_rows_, stats.decode_rows);
         raise(prefill_rows_, stats.prefill_rows);
+        raise(draft_rows_, stats.drafted_tokens);
+        raise(accepted_, stats.accepted_tokens);
         raise(asked_, counters.asked);
         raise(finished_, counters.finished);
         raise(cancelled_, counters.cancelled);
@@ -77,6 +79,10 @@ struct Metrics {
         counter("infer_worker_rows_total", "rows computed", {{"phase", "decode"}});
     telemetry::Counter& prefill_rows_ =
         counter("infer_worker_rows_total", "rows computed", {{"phase", "prefill"}});
+    telemetry::Counter& draft_rows_ =
+        counter("infer_worker_rows_total", "rows computed", {{"phase", "draft"}});
+    telemetry::Counter& accepted_ = counter("infer_worker_drafts_accepted_total",
+                                            "guessed tokens that came true, of the draft rows");
     telemetry::Counter& asked_ =
         counter("infer_worker_requests_asked_total", "requests that came in");
     telemetry::Counter& finished_ =

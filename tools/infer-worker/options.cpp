@@ -33,6 +33,9 @@ void declare_engine(base::Verb& verb, Options& o) {
     verb.option("--prefix-cache", o.service.engine.prefix_blocks,
                 "KV blocks kept at most for prompts that begin alike; 0: off")
         .range(0, 1 << 22);
+    verb.option("--speculate", o.service.engine.speculate_max,
+                "tokens guessed ahead for a request in one iteration, at most; 0: off")
+        .range(0, 15);
     verb.option("--slots-max", o.service.engine.slots_max, "requests that are computed together")
         .range(1, 8192);
 }
@@ -64,6 +67,7 @@ void declare_simulation(base::Verb& verb, Options& o) {
 base::Result<Options> parse_options(int argc, const char* const* argv) {
     Options o;
     o.service.engine.slots_max = 16;
+    o.service.engine.speculate_max = 8;
     o.service.engine.prefix_blocks = 1 << 22;  // as many as there are
     base::Cli cli("infer-worker", "run language models and answer generation requests");
 
