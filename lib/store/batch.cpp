@@ -74,6 +74,8 @@ Handler find_handler(std::string_view command) {
         {"org_create", do_org_create},
         {"org_update", do_org_update},
         {"key_create", do_key_create},
+        {"key_update", do_key_update},
+        {"key_rotate", do_key_rotate},
         {"key_revoke", do_key_revoke},
         {"user_create", do_user_create},
         {"model_put", do_model_put},

@@ -112,11 +112,15 @@ struct UsageEntry {
     Ulid user;
     std::optional<Ulid> conv;
     std::optional<Ulid> message;
+    std::optional<Ulid> end_user;  // who is meant by the org's own users; none: `user`
     std::string key_id, request_id, model, service_class, status;
     uint64_t input_tokens = 0, output_tokens = 0, cached_tokens = 0, compute_us = 0;
     bool final = true;  // of a message: the one row that its end makes
 };
 Result<void> add_usage(Batch& batch, const UsageEntry& entry);
+// Whose totals a usage row belongs to, each once.
+std::vector<Ulid> usage_sums(const Ulid& org, const Ulid& user, const std::optional<Ulid>& end_user,
+                             std::string_view key_id);
 
 // Puts a conversation, and moves it in its user's list when updated_ms changed.
 Result<void> put_conv(Batch& batch, const ConvRow& row, std::optional<int64_t> old_updated_ms);
@@ -129,6 +133,8 @@ Handler find_handler(std::string_view command);
 Step do_org_create(Batch&, Fields&);
 Step do_org_update(Batch&, Fields&);
 Step do_key_create(Batch&, Fields&);
+Step do_key_update(Batch&, Fields&);
+Step do_key_rotate(Batch&, Fields&);
 Step do_key_revoke(Batch&, Fields&);
 Step do_user_create(Batch&, Fields&);
 Step do_model_put(Batch&, Fields&);

@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "store/access.hpp"
+#include "store/batch.hpp"
 #include "store/fields.hpp"
 
 namespace parley::store {
@@ -198,14 +199,16 @@ class Scrub {
                 return bad(Table::usage_log, key, "not a usage row");
             Fields f(row);
             Ulid org, user;
-            std::optional<Ulid> message;
-            std::string model, status;
+            std::optional<Ulid> message, end_user;
+            std::string model, status, key_id;
             UsageTotal one;
             int64_t ms = 0;
             bool final = true;
             f.id("org", kOrg, org)
                 .id("user", kUser, user)
                 .id("message", kMsg, message)
+                .id("end_user", kUser, end_user)
+                .text("key_id", key_id)
                 .text("model", model);
             f.text("status", status)
                 .number("ms", ms)
@@ -220,7 +223,9 @@ class Scrub {
                 if (!text || !*text) return bad(Table::usage_log, key, "model has no number");
                 number = numbers.emplace(model, std::strtoul((*text)->c_str(), nullptr, 10)).first;
             }
-            for (const Ulid& who : {org, user}) {
+            // Rows from before there were sums of keys name no end user.
+            for (const Ulid& who :
+                 usage_sums(org, user, end_user, end_user ? std::string_view(key_id) : "")) {
                 UsageTotal& sum =
                     sums_[keys::usage(who, static_cast<uint32_t>(ms / 86'400'000), number->second)];
                 sum.requests += final ? 1 : 0;

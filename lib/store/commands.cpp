@@ -78,6 +78,28 @@ std::string KeyCreate::json() const {
     body.list("scopes", scopes).list("models", models).text("service_class", service_class);
     return body.raw("limits", limits).number("expires_ms", expires_ms).done();
 }
+std::string OrgUpdate::json() const {
+    Body body("org_update");
+    body.need("org", org).number("weight", weight).number("disabled", disabled);
+    if (limits) body.writer().key("limits").raw(*limits);
+    return body.done();
+}
+std::string KeyUpdate::json() const {
+    Body body("key_update");
+    body.need("key_id", key_id).number("expires_ms", expires_ms);
+    if (limits) body.writer().key("limits").raw(*limits);
+    if (scopes) body.list("scopes", *scopes);
+    if (models) body.list("models", *models);
+    return body.done();
+}
+std::string KeyRotate::json() const {
+    return Body("key_rotate")
+        .need("key_id", key_id)
+        .text("hash", hash)
+        .text("prefix", prefix)
+        .number("grace_ms", grace_ms)
+        .done();
+}
 std::string KeyRevoke::json() const { return Body("key_revoke").need("key_id", key_id).done(); }
 std::string UserCreate::json() const {
     Body body("user_create");
@@ -167,6 +189,7 @@ std::string Charge::json() const {
         .id("user", kUser, user)
         .text("key_id", key_id)
         .need("request_id", request_id);
+    if (end_user) body.id("end_user", kUser, *end_user);
     body.text("model", model).text("service_class", service_class).need("status", status);
     body.number("input_tokens", input_tokens).number("output_tokens", output_tokens);
     return body.number("cached_tokens", cached_tokens).number("compute_us", compute_us).done();
@@ -177,7 +200,7 @@ std::string IdemTake::json() const {
         .need("scope", scope)
         .need("key", key)
         .need("fingerprint", fingerprint);
-    return body.raw("result", result).done();
+    return body.raw("result", result).text("owner", owner).done();
 }
 std::string IdemDone::json() const {
     return Body("idem_done")
@@ -185,10 +208,16 @@ std::string IdemDone::json() const {
         .need("scope", scope)
         .need("key", key)
         .raw("result", result)
+        .text("owner", owner)
         .done();
 }
 std::string IdemFree::json() const {
-    return Body("idem_free").id("user", kUser, user).need("scope", scope).need("key", key).done();
+    return Body("idem_free")
+        .id("user", kUser, user)
+        .need("scope", scope)
+        .need("key", key)
+        .text("owner", owner)
+        .done();
 }
 std::string ModelPut::json() const {
     Body body("model_put");

@@ -46,6 +46,35 @@ struct KeyCreate {
     std::string json() const;
 };
 
+// → {"org"}. Absent members stay as they are.
+struct OrgUpdate {
+    std::string org;                         // id or name
+    std::optional<std::string> limits = {};  // raw JSON
+    std::optional<double> weight = {};
+    std::optional<bool> disabled = {};
+    std::string json() const;
+};
+
+// → {"key_id"}. Absent members stay as they are.
+struct KeyUpdate {
+    std::string key_id;
+    std::optional<std::string> limits = {};  // raw JSON
+    std::optional<std::vector<std::string>> scopes = {}, models = {};
+    std::optional<int64_t> expires_ms = {};  // 0: never
+    std::string json() const;
+};
+
+// A key like `key_id` with another secret, in one commit; the old one works for grace_ms more (or until
+// it expires by itself, if that is sooner). Both share their limits. → as KeyCreate, +"old_expires_ms".
+// Errc::denied when the old one is revoked or has expired.
+struct KeyRotate {
+    std::string key_id;
+    std::string hash;  // as in KeyCreate
+    std::string prefix;
+    int64_t grace_ms = 0;
+    std::string json() const;
+};
+
 // → {"key_id"}. Revoking twice is fine.
 struct KeyRevoke {
     std::string key_id;
@@ -160,6 +189,7 @@ struct TakeOver {
 // → {"replayed":bool}
 struct Charge {
     Ulid org, user;
+    std::optional<Ulid> end_user = {};  // none: `user`
     std::string key_id;
     std::string request_id;
     std::string model;
@@ -173,23 +203,27 @@ struct Charge {
 };
 
 // Idempotency of stateless requests. take → {"replayed":false} or, same fingerprint,
-// {"replayed":true,"done":bool,"result":…}; conflict/idempotency. done keeps a result (≤ 1 MiB);
-// free forgets the key (of this owner's unfinished request).
+// {"replayed":true,"done":bool,"result":…} (a result over 64 KiB is left out: read it);
+// conflict/idempotency. done keeps a result (≤ 6 MiB); free forgets the key of an unfinished request.
+// done and free with an `owner` are for the key that it has taken, else conflict/fenced.
 struct IdemTake {
     Ulid user;
     std::string scope, key, fingerprint;
     std::string result = "null";  // raw JSON, e.g. where the running answer is
+    std::string owner = {};
     std::string json() const;
 };
 struct IdemDone {
     Ulid user;
     std::string scope, key;
     std::string result;  // raw JSON
+    std::string owner = {};
     std::string json() const;
 };
 struct IdemFree {
     Ulid user;
     std::string scope, key;
+    std::string owner = {};
     std::string json() const;
 };
 

@@ -87,6 +87,11 @@ Fields& Fields::id(std::string_view name, std::string_view prefix, std::optional
     return out ? *this : fault(name, "should be '" + std::string(prefix) + "' and 26 characters");
 }
 
+Fields& Fields::list(std::string_view name, std::optional<std::vector<std::string>>& out) {
+    simdjson::dom::element there;
+    if (!find(name, there)) return *this;
+    return list(name, out.emplace());
+}
 Fields& Fields::list(std::string_view name, std::vector<std::string>& out) {
     element value;
     if (!find(name, value)) return *this;

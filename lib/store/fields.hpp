@@ -33,6 +33,7 @@ class Fields {
     Fields& id(std::string_view name, std::string_view prefix, Ulid& out);  // needed
     Fields& id(std::string_view name, std::string_view prefix, std::optional<Ulid>& out);
     Fields& list(std::string_view name, std::vector<std::string>& out);
+    Fields& list(std::string_view name, std::optional<std::vector<std::string>>& out);
     Fields& list(std::string_view name, std::vector<int32_t>& out);
     template <class T>
     requires(std::is_integral_v<T> &&

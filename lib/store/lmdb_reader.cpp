@@ -259,6 +259,22 @@ class LmdbReader final : public Reader {
         });
     }
 
+    Result<std::vector<UsageRow>> usage_since(int64_t since_ms, size_t limit) override {
+        return with([&](MDB_txn* txn) -> Result<std::vector<UsageRow>> {
+            std::vector<UsageRow> out;
+            auto walk = Cursor::open(*env_, txn, Table::usage_log);
+            if (!walk) return fail(walk.error());
+            for (bool on = walk->last(); on && out.size() < limit; on = walk->prev()) {
+                auto row = row_of_record<UsageRow>(Table::usage_log, walk->key(), walk->value());
+                if (!row) return fail(row.error());
+                if (row->ms < since_ms) break;
+                out.push_back(std::move(*row));
+            }
+            if (walk->failure()) return fail(*walk->failure());
+            return out;
+        });
+    }
+
     Result<std::vector<Change>> changes(uint64_t after, size_t limit) override {
         limit = std::min(limit, kRowsMax);
         return with([&](MDB_txn* txn) -> Result<std::vector<Change>> {

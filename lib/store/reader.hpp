@@ -106,6 +106,9 @@ class Reader {
     virtual Result<std::vector<UsageTotal>> usage(const Ulid& org_or_user, uint32_t day_from,
                                                   uint32_t day_to) = 0;
 
+    // Rows of the usage log that are not older than since_ms, newest first, at most `limit`.
+    virtual Result<std::vector<UsageRow>> usage_since(int64_t since_ms, size_t limit) = 0;
+
     // Rows of the change log with seq > after, in order.
     virtual Result<std::vector<Change>> changes(uint64_t after, size_t limit) = 0;
     virtual Result<uint64_t> last_change() = 0;

@@ -92,6 +92,7 @@ std::string to_json(const ApiKeyRow& row) {
     w.field("user_name", row.user_name).field("name", row.name).field("prefix", row.prefix);
     put_list(w, "scopes", row.scopes);
     put_list(w, "models", row.models);
+    put_id(w, "first", kKey, row.first);
     w.field("service_class", row.service_class).key("limits").raw(row.limits);
     w.field("created_ms", row.created_ms).field("expires_ms", row.expires_ms);
     w.field("revoked_ms", row.revoked_ms).end();
@@ -110,6 +111,7 @@ Result<ApiKeyRow> from_json(std::string_view json) {
         .text("service_class", row.service_class);
     f.raw("limits", row.limits, RawKind::object).number("created_ms", row.created_ms);
     f.number("expires_ms", row.expires_ms).number("revoked_ms", row.revoked_ms);
+    f.id("first", kKey, row.first);
     return finish(f, std::move(row));
 }
 
@@ -276,6 +278,21 @@ Result<AliasRow> from_json(std::string_view json) {
     return finish(f, std::move(row));
 }
 
+template <>
+Result<UsageRow> from_json(std::string_view json) {
+    auto object = parse(json);
+    if (!object) return fail(object.error());
+    UsageRow row;
+    Fields f(*object);
+    f.number("ms", row.ms).id("org", kOrg, row.org).id("user", kUser, row.user);
+    std::optional<Ulid> end_user;
+    f.id("end_user", kUser, end_user).text("key_id", row.key_id).text("model", row.model);
+    f.number("input_tokens", row.input_tokens).number("output_tokens", row.output_tokens);
+    f.flag("final", row.final);
+    row.end_user = end_user.value_or(row.user);
+    return finish(f, std::move(row));
+}
+
 std::string to_json(const UsageTotal& row) {
     std::string out;
     JsonWriter w(out);
@@ -304,6 +321,7 @@ std::string to_json(const IdemRow& row) {
     put_id(w, "user_message", kMsg, row.user_message);
     put_id(w, "message", kMsg, row.message);
     w.key("result").raw(row.result).field("done", row.done);
+    if (!row.owner.empty()) w.field("owner", row.owner);
     w.field("expires_ms", row.expires_ms).end();
     return out;
 }
@@ -316,6 +334,7 @@ Result<IdemRow> from_json(std::string_view json) {
     f.text("fingerprint", row.fingerprint, true).id("conv", kConv, row.conv);
     f.id("user_message", kMsg, row.user_message).id("message", kMsg, row.message);
     f.raw("result", row.result).flag("done", row.done).number("expires_ms", row.expires_ms);
+    f.text("owner", row.owner);
     return finish(f, std::move(row));
 }
 

@@ -52,8 +52,9 @@ struct ApiKeyRow {
     std::string prefix;               // as shown in lists
     std::vector<std::string> scopes;  // empty: all
     std::vector<std::string> models;  // names allowed; empty: all
-    std::string service_class;        // "" or the class that this key is lowered to ("batch")
-    std::string limits = "{}";        // raw JSON object, as in OrgRow
+    std::optional<Ulid> first;  // the key that this one followed by rotation: they share limits
+    std::string service_class;  // "" or the class that this key is lowered to ("batch")
+    std::string limits = "{}";  // raw JSON object, as in OrgRow
     int64_t created_ms = 0;
     int64_t expires_ms = 0;
     int64_t revoked_ms = 0;
@@ -160,12 +161,23 @@ struct UsageTotal {
     uint64_t compute_us = 0;
 };
 
+// A row of the usage log, as far as limits are filled again from it.
+struct UsageRow {
+    int64_t ms = 0;
+    Ulid org, user, end_user;
+    std::string key_id, model;
+    uint64_t input_tokens = 0;
+    uint64_t output_tokens = 0;
+    bool final = true;
+};
+
 struct IdemRow {
     std::string fingerprint;
     std::optional<Ulid> conv;
     std::optional<Ulid> user_message;
     std::optional<Ulid> message;
     std::string result = "null";  // raw JSON: what idem_take and idem_done brought
+    std::string owner;            // who has taken it (boot id of a chatd); "": not said
     bool done = false;
     int64_t expires_ms = 0;
 };

@@ -8,6 +8,7 @@ namespace parley::store {
 namespace {
 
 constexpr size_t kNameMax = 128;
+constexpr uint64_t kGraceMaxMs = 366ull * 86'400'000;
 
 Result<std::optional<Ulid>> org_by_name(Batch& batch, std::string_view name) {
     if (name.empty() || name.size() > kNameMax) return std::optional<Ulid>{};
@@ -90,6 +91,68 @@ Step do_org_update(Batch& batch, Fields& f) {
     return Said{member("org", show_id(kOrg, row->id)), {}};
 }
 
+namespace {
+
+// The key of the `apikey` table for a hash in hex, or for a fresh secret where there is none.
+struct FreshKey {
+    std::string table_key, secret;
+};
+tl::expected<FreshKey, Refusal> fresh_key(Batch& batch, const std::string& hash,
+                                          std::string& prefix) {
+    FreshKey fresh;
+    if (hash.empty()) {
+        const NewApiKey made = new_api_key();
+        fresh.secret = made.secret;
+        prefix = made.prefix;
+        fresh.table_key = api_key_hash(made.secret, batch.env().pepper());
+    } else {
+        auto bytes = base::unhex(hash);
+        if (!bytes || bytes->size() != 32)
+            return refuse(Errc::invalid, "hash should be 64 hex digits");
+        fresh.table_key = std::move(*bytes);
+    }
+    auto known = batch.has(Table::apikey, fresh.table_key);
+    if (!known) return refuse(known.error());
+    if (*known) return refuse(Errc::conflict, "this key exists", "exists");
+    return fresh;
+}
+
+Said said_of(const ApiKeyRow& row, const std::string& secret) {
+    Said said{member("key_id", show_id(kKey, row.id)) + member("org", show_id(kOrg, row.org)) +
+                  member("prefix", row.prefix),
+              {}};
+    if (!secret.empty()) {
+        said.stored = said.members;
+        said.members += member("key", secret);
+    }
+    return said;
+}
+
+// The table is by hash; an org has few keys, and changing one is rare.
+struct FoundKey {
+    std::string table_key;
+    ApiKeyRow row;
+};
+tl::expected<FoundKey, Refusal> find_key(Batch& batch, const Ulid& id) {
+    auto walk = Cursor::open(batch.env(), batch.txn(), Table::apikey);
+    if (!walk) return refuse(walk.error());
+    for (bool on = walk->first(); on; on = walk->next()) {
+        auto row = row_of_record<ApiKeyRow>(Table::apikey, walk->key(), walk->value());
+        if (!row) return refuse(row.error());
+        if (row->id == id) return FoundKey{std::string(walk->key()), std::move(*row)};
+    }
+    if (walk->failure()) return refuse(*walk->failure());
+    return refuse(Errc::not_found, fmt::format("no key '{}'", show_id(kKey, id)));
+}
+
+Result<void> put_key(Batch& batch, const std::string& key, const ApiKeyRow& row,
+                     std::string_view what) {
+    if (auto done = batch.put(Table::apikey, key, to_json(row)); !done) return done;
+    return batch.change(what, row.org, {}, member("key", show_id(kKey, row.id)));
+}
+
+}  // namespace
+
 Step do_key_create(Batch& batch, Fields& f) {
     std::string org, hash;
     ApiKeyRow row;
@@ -104,22 +167,8 @@ Step do_key_create(Batch& batch, Fields& f) {
         return refuse(Errc::invalid, "name or prefix is too long");
     auto owner = need_org(batch, org);
     if (!owner) return tl::unexpected(owner.error());
-
-    std::string key, secret;
-    if (hash.empty()) {
-        const NewApiKey made = new_api_key();
-        secret = made.secret;
-        row.prefix = made.prefix;
-        key = api_key_hash(secret, batch.env().pepper());
-    } else {
-        auto bytes = base::unhex(hash);
-        if (!bytes || bytes->size() != 32)
-            return refuse(Errc::invalid, "hash should be 64 hex digits");
-        key = std::move(*bytes);
-    }
-    auto known = batch.has(Table::apikey, key);
-    if (!known) return refuse(known.error());
-    if (*known) return refuse(Errc::conflict, "this key exists", "exists");
+    auto fresh = fresh_key(batch, hash, row.prefix);
+    if (!fresh) return tl::unexpected(fresh.error());
 
     row.id = batch.new_id();
     row.org = owner->id;
@@ -132,17 +181,62 @@ Step do_key_create(Batch& batch, Fields& f) {
         if (auto done = batch.put(Table::user, keys::of(row.user), to_json(made)); !done)
             return refuse(done.error());
     }
-    if (auto done = batch.put(Table::apikey, key, to_json(row)); !done) return refuse(done.error());
-    const std::string id = show_id(kKey, row.id);
-    if (auto done = batch.change("key.created", row.org, {}, member("key", id)); !done)
+    if (auto done = put_key(batch, fresh->table_key, row, "key.created"); !done)
         return refuse(done.error());
-    Said said{
-        member("key_id", id) + member("org", show_id(kOrg, row.org)) + member("prefix", row.prefix),
-        {}};
-    if (!secret.empty()) {
-        said.stored = said.members;
-        said.members += member("key", secret);
-    }
+    return said_of(row, fresh->secret);
+}
+
+Step do_key_update(Batch& batch, Fields& f) {
+    Ulid id;
+    std::optional<std::string> limits;
+    std::optional<std::vector<std::string>> scopes, models;
+    std::optional<uint64_t> expires_ms;
+    f.id("key_id", kKey, id).raw("limits", limits, RawKind::object);
+    f.list("scopes", scopes).list("models", models).number("expires_ms", expires_ms);
+    if (!f.ok()) return refuse(Errc::invalid, f.error());
+    auto found = find_key(batch, id);
+    if (!found) return tl::unexpected(found.error());
+    ApiKeyRow& row = found->row;
+    if (limits) row.limits = *limits;
+    if (scopes) row.scopes = *scopes;
+    if (models) row.models = *models;
+    if (expires_ms) row.expires_ms = static_cast<int64_t>(*expires_ms);
+    if (auto done = put_key(batch, found->table_key, row, "key.updated"); !done)
+        return refuse(done.error());
+    return Said{member("key_id", show_id(kKey, id)), {}};
+}
+
+Step do_key_rotate(Batch& batch, Fields& f) {
+    Ulid id;
+    std::string hash, prefix;
+    uint64_t grace_ms = 0;
+    f.id("key_id", kKey, id).text("hash", hash).text("prefix", prefix);
+    f.number("grace_ms", grace_ms);
+    if (!f.ok()) return refuse(Errc::invalid, f.error());
+    if (prefix.size() > 16 || grace_ms > kGraceMaxMs)
+        return refuse(Errc::invalid, "prefix is too long, or grace over 366 days");
+    auto old = find_key(batch, id);
+    if (!old) return tl::unexpected(old.error());
+    if (old->row.revoked_ms || (old->row.expires_ms && old->row.expires_ms <= batch.now_ms()))
+        return refuse(Errc::denied, "this key is revoked or has expired: make a new one");
+    auto fresh = fresh_key(batch, hash, prefix);
+    if (!fresh) return tl::unexpected(fresh.error());
+
+    ApiKeyRow row = old->row;  // a bound on its life stays: it is the key's, not the secret's
+    row.id = batch.new_id();
+    row.prefix = prefix;
+    row.first = old->row.first.value_or(old->row.id);
+    row.created_ms = batch.now_ms();
+    const int64_t end = batch.now_ms() + static_cast<int64_t>(grace_ms);
+    if (old->row.expires_ms == 0 || old->row.expires_ms > end) old->row.expires_ms = end;
+    if (auto done = put_key(batch, old->table_key, old->row, "key.updated"); !done)
+        return refuse(done.error());
+    if (auto done = put_key(batch, fresh->table_key, row, "key.created"); !done)
+        return refuse(done.error());
+    Said said = said_of(row, fresh->secret);
+    const std::string more = member_raw("old_expires_ms", std::to_string(old->row.expires_ms));
+    said.members += more;
+    if (said.stored) *said.stored += more;
     return said;
 }
 
@@ -150,27 +244,14 @@ Step do_key_revoke(Batch& batch, Fields& f) {
     Ulid id;
     f.id("key_id", kKey, id);
     if (!f.ok()) return refuse(Errc::invalid, f.error());
-    // The table is by hash; an org has few keys, and revoking is rare.
-    auto walk = Cursor::open(batch.env(), batch.txn(), Table::apikey);
-    if (!walk) return refuse(walk.error());
-    for (bool on = walk->first(); on; on = walk->next()) {
-        auto row = row_of_record<ApiKeyRow>(Table::apikey, walk->key(), walk->value());
-        if (!row) return refuse(row.error());
-        if (row->id != id) continue;
-        if (row->revoked_ms == 0) {
-            row->revoked_ms = batch.now_ms();
-            const std::string key(walk->key());
-            if (auto done = batch.put(Table::apikey, key, to_json(*row)); !done)
-                return refuse(done.error());
-            if (auto done =
-                    batch.change("key.revoked", row->org, {}, member("key", show_id(kKey, id)));
-                !done)
-                return refuse(done.error());
-        }
-        return Said{member("key_id", show_id(kKey, id)), {}};
+    auto found = find_key(batch, id);
+    if (!found) return tl::unexpected(found.error());
+    if (found->row.revoked_ms == 0) {
+        found->row.revoked_ms = batch.now_ms();
+        if (auto done = put_key(batch, found->table_key, found->row, "key.revoked"); !done)
+            return refuse(done.error());
     }
-    if (walk->failure()) return refuse(*walk->failure());
-    return refuse(Errc::not_found, fmt::format("no key '{}'", show_id(kKey, id)));
+    return Said{member("key_id", show_id(kKey, id)), {}};
 }
 
 Step do_user_create(Batch& batch, Fields& f) {

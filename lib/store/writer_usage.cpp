@@ -24,11 +24,20 @@ Result<uint32_t> model_number(Batch& batch, std::string_view model) {
 
 }  // namespace
 
+std::vector<Ulid> usage_sums(const Ulid& org, const Ulid& user, const std::optional<Ulid>& end_user,
+                             std::string_view key_id) {
+    std::vector<Ulid> sums{org, user};
+    if (end_user && *end_user != user) sums.push_back(*end_user);
+    if (const auto key = parse_id(kKey, key_id)) sums.push_back(*key);
+    return sums;
+}
+
 Result<void> add_usage(Batch& batch, const UsageEntry& entry) {
     std::string json;
     base::JsonWriter w(json);
     w.object().field("ms", batch.now_ms()).field("org", show_id(kOrg, entry.org));
     w.field("user", show_id(kUser, entry.user));
+    w.field("end_user", show_id(kUser, entry.end_user.value_or(entry.user)));
     if (entry.conv) w.field("conv", show_id(kConv, *entry.conv));
     if (entry.message) w.field("message", show_id(kMsg, *entry.message));
     w.field("final", entry.final)
@@ -45,7 +54,7 @@ Result<void> add_usage(Batch& batch, const UsageEntry& entry) {
     auto number = model_number(batch, entry.model);
     if (!number) return fail(number.error());
     const auto day = static_cast<uint32_t>(batch.now_ms() / 86'400'000);
-    for (const Ulid& who : {entry.org, entry.user}) {
+    for (const Ulid& who : usage_sums(entry.org, entry.user, entry.end_user, entry.key_id)) {
         const std::string key = keys::usage(who, day, *number);
         auto total = batch.find<UsageTotal>(Table::usage, key);
         if (!total) return fail(total.error());
@@ -90,6 +99,7 @@ Result<void> erase_idem(Batch& batch, std::string_view key) {
 Step do_charge(Batch& batch, Fields& f) {
     UsageEntry entry;
     f.id("org", kOrg, entry.org).id("user", kUser, entry.user).text("key_id", entry.key_id);
+    f.id("end_user", kUser, entry.end_user);
     f.text("request_id", entry.request_id, true).text("model", entry.model);
     f.text("service_class", entry.service_class).text("status", entry.status);
     f.number("input_tokens", entry.input_tokens).number("output_tokens", entry.output_tokens);
@@ -127,7 +137,9 @@ bool read_idem(Fields& f, IdemArgs& args) {
         f.fault("key", "should have 1 to 1024 bytes");
     return f.ok();
 }
-constexpr size_t kResultMax = 1u << 20;
+constexpr size_t kResultMax = 6u << 20;
+// In a reply, which is kept for a resend; a larger one is read from the table.
+constexpr size_t kResultSaidMax = 64u << 10;
 
 }  // namespace
 
@@ -136,9 +148,10 @@ Step do_idem_take(Batch& batch, Fields& f) {
     IdemRow row;
     read_idem(f, args);
     f.text("fingerprint", row.fingerprint, true).raw("result", row.result);
+    f.text("owner", row.owner);
     if (!f.ok()) return refuse(Errc::invalid, f.error());
-    if (row.fingerprint.size() > 128 || row.result.size() > kResultMax)
-        return refuse(Errc::too_large, "fingerprint over 128 bytes or result over 1 MiB");
+    if (row.fingerprint.size() > 128 || row.owner.size() > 128 || row.result.size() > kResultMax)
+        return refuse(Errc::too_large, "fingerprint over 128 bytes or result over 6 MiB");
     const std::string key = keys::idem(args.user, args.scope, args.key);
     auto known = find_idem(batch, key);
     if (!known) return refuse(known.error());
@@ -146,10 +159,11 @@ Step do_idem_take(Batch& batch, Fields& f) {
         if ((*known)->fingerprint != row.fingerprint)
             return refuse(Errc::conflict, "the idempotency key was used with another request",
                           "idempotency");
-        return Said{member_raw("replayed", "true") +
-                        member_raw("done", (*known)->done ? "true" : "false") +
-                        member_raw("result", (*known)->result),
-                    {}};
+        std::string said =
+            member_raw("replayed", "true") + member_raw("done", (*known)->done ? "true" : "false");
+        if ((*known)->result.size() <= kResultSaidMax)
+            said += member_raw("result", (*known)->result);
+        return Said{std::move(said), {}};
     }
     if (auto done = put_idem(batch, key, row, true); !done) return refuse(done.error());
     return Said{member_raw("replayed", "false"), {}};
@@ -157,15 +171,17 @@ Step do_idem_take(Batch& batch, Fields& f) {
 
 Step do_idem_done(Batch& batch, Fields& f) {
     IdemArgs args;
-    std::string result = "null";
+    std::string result = "null", owner;
     read_idem(f, args);
-    f.raw("result", result);
+    f.raw("result", result).text("owner", owner);
     if (!f.ok()) return refuse(Errc::invalid, f.error());
-    if (result.size() > kResultMax) return refuse(Errc::too_large, "a result is at most 1 MiB");
+    if (result.size() > kResultMax) return refuse(Errc::too_large, "a result is at most 6 MiB");
     const std::string key = keys::idem(args.user, args.scope, args.key);
     auto known = find_idem(batch, key);
     if (!known) return refuse(known.error());
     if (!*known) return refuse(Errc::not_found, "no such idempotency key");
+    if (!owner.empty() && (*known)->owner != owner)
+        return refuse(Errc::conflict, "the idempotency key has another owner", "fenced");
     IdemRow row = **known;
     row.done = true;
     row.result = std::move(result);
@@ -175,10 +191,16 @@ Step do_idem_done(Batch& batch, Fields& f) {
 
 Step do_idem_free(Batch& batch, Fields& f) {
     IdemArgs args;
-    if (!read_idem(f, args)) return refuse(Errc::invalid, f.error());
+    std::string owner;
+    read_idem(f, args);
+    f.text("owner", owner);
+    if (!f.ok()) return refuse(Errc::invalid, f.error());
     const std::string key = keys::idem(args.user, args.scope, args.key);
     auto known = find_idem(batch, key);
     if (!known) return refuse(known.error());
+    // Whoever takes a dead owner's key may find that another has taken it already.
+    if (*known && !owner.empty() && (*known)->owner != owner)
+        return refuse(Errc::conflict, "the idempotency key has another owner", "fenced");
     if (*known && (*known)->done)
         return refuse(Errc::conflict, "the request of this idempotency key has its result",
                       "ended");

@@ -10,6 +10,7 @@
 #include "base/json.hpp"
 #include "base/log.hpp"
 #include "base/text.hpp"
+#include "limits/limits.hpp"
 #include "options.hpp"
 #include "store/client.hpp"
 #include "store/commands.hpp"
@@ -95,16 +96,14 @@ int done(const Result<void>& result) {
     return result ? 0 : base::report("convstore", result.error());
 }
 
-Result<void> valid_object(const std::string& text) {
-    simdjson::dom::parser parser;
-    simdjson::dom::object object;
-    if (parser.parse(text).get(object) != simdjson::SUCCESS)
-        return fail(Errc::usage, "--limits should be a JSON object");
+Result<void> valid_limits(const std::string& text) {
+    if (auto limits = limits::parse_limits(text); !limits)
+        return fail(Errc::usage, "--limits: " + limits.error().what);
     return {};
 }
 
 Result<void> make_org(const Options& o) {
-    if (auto valid = valid_object(o.limits); !valid) return valid;
+    if (auto valid = valid_limits(o.limits); !valid) return valid;
     Hand hand(o);
     if (auto reached = hand.reach(); !reached) return reached;
     store::OrgCreate command;
@@ -122,8 +121,29 @@ Result<void> make_org(const Options& o) {
     return put_out(out + "\n");
 }
 
+Result<void> change_org(const Options& o) {
+    store::OrgUpdate command;
+    command.org = o.org;
+    if (!o.new_limits.empty()) {
+        if (auto valid = valid_limits(o.new_limits); !valid) return valid;
+        command.limits = o.new_limits;
+    }
+    if (o.new_weight > 0) command.weight = o.new_weight;
+    if (!o.disabled.empty()) command.disabled = o.disabled == "yes";
+    if (!command.limits && !command.weight && !command.disabled)
+        return fail(Errc::usage, "org update needs --limits, --weight or --disabled");
+    Hand hand(o);
+    if (auto reached = hand.reach(); !reached) return reached;
+    auto reply = hand.run(command.json());
+    if (!reply) return fail(reply.error());
+    if (!o.json) return {};
+    std::string out;
+    base::JsonWriter(out).object().field("org", Hand::text(*reply, "/org")).end();
+    return put_out(out + "\n");
+}
+
 Result<void> make_key(const Options& o) {
-    if (auto valid = valid_object(o.limits); !valid) return valid;
+    if (auto valid = valid_limits(o.limits); !valid) return valid;
     Hand hand(o);
     if (auto reached = hand.reach(); !reached) return reached;
     auto pepper = store::read_pepper(o.places().store());
@@ -150,6 +170,58 @@ Result<void> make_key(const Options& o) {
         w.field("key_id", Hand::text(*reply, "/key_id"))
             .field("prefix", made.prefix)
             .field("user", o.user)
+            .end();
+    }
+    return put_out(out + "\n");
+}
+
+Result<void> change_key(const Options& o) {
+    store::KeyUpdate command;
+    command.key_id = o.key_id;
+    if (!o.new_limits.empty()) {
+        if (auto valid = valid_limits(o.new_limits); !valid) return valid;
+        command.limits = o.new_limits;
+    }
+    if ((o.all_scopes && !o.scopes.empty()) || (o.all_models && !o.models.empty()) ||
+        (o.no_expiry && o.expires_in_ms > 0))
+        return fail(Errc::usage, "say what is allowed, or that all is, not both");
+    if (o.all_scopes || !o.scopes.empty()) command.scopes = o.scopes;
+    if (o.all_models || !o.models.empty()) command.models = o.models;
+    if (o.expires_in_ms > 0) command.expires_ms = base::system_clock().wall_ms() + o.expires_in_ms;
+    if (o.no_expiry) command.expires_ms = 0;
+    if (!command.limits && !command.scopes && !command.models && !command.expires_ms)
+        return fail(Errc::usage, "key update needs something to change");
+    Hand hand(o);
+    if (auto reached = hand.reach(); !reached) return reached;
+    auto reply = hand.run(command.json());
+    if (!reply) return fail(reply.error());
+    if (!o.json) return {};
+    std::string out;
+    base::JsonWriter(out).object().field("key_id", o.key_id).end();
+    return put_out(out + "\n");
+}
+
+Result<void> rotate_key(const Options& o) {
+    Hand hand(o);
+    if (auto reached = hand.reach(); !reached) return reached;
+    auto pepper = store::read_pepper(o.places().store());
+    if (!pepper) return fail(pepper.error());
+    const store::NewApiKey made = store::new_api_key();
+    store::KeyRotate command;
+    command.key_id = o.key_id;
+    command.hash = base::hex(store::api_key_hash(made.secret, *pepper));
+    command.prefix = made.prefix;
+    command.grace_ms = o.grace_ms;
+    auto reply = hand.run(command.json());
+    if (!reply) return fail(reply.error());
+    std::string out = made.secret;
+    if (o.json) {
+        out.clear();
+        base::JsonWriter w(out);
+        w.object().field("key", made.secret).field("org", Hand::text(*reply, "/org"));
+        w.field("key_id", Hand::text(*reply, "/key_id"))
+            .field("prefix", made.prefix)
+            .field("old_key_id", o.key_id)
             .end();
     }
     return put_out(out + "\n");
@@ -244,9 +316,12 @@ Result<void> list_keys(const Options& o) {
 }  // namespace
 
 int org_create(const Options& o) { return done(make_org(o)); }
+int org_update(const Options& o) { return done(change_org(o)); }
 int org_list(const Options& o) { return done(list_orgs(o)); }
 int key_create(const Options& o) { return done(make_key(o)); }
 int key_list(const Options& o) { return done(list_keys(o)); }
+int key_update(const Options& o) { return done(change_key(o)); }
+int key_rotate(const Options& o) { return done(rotate_key(o)); }
 int key_revoke(const Options& o) { return done(revoke_key(o)); }
 int user_create(const Options& o) { return done(make_user(o)); }
 

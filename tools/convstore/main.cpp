@@ -14,9 +14,12 @@ int main(int argc, char** argv) {
     if (parsed.is("backup")) return convstore::backup(*options);
     if (parsed.is("check")) return convstore::check(*options);
     if (parsed.is("org", "create")) return convstore::org_create(*options);
+    if (parsed.is("org", "update")) return convstore::org_update(*options);
     if (parsed.is("org", "list")) return convstore::org_list(*options);
     if (parsed.is("key", "create")) return convstore::key_create(*options);
     if (parsed.is("key", "list")) return convstore::key_list(*options);
+    if (parsed.is("key", "update")) return convstore::key_update(*options);
+    if (parsed.is("key", "rotate")) return convstore::key_rotate(*options);
     if (parsed.is("key", "revoke")) return convstore::key_revoke(*options);
     if (parsed.is("user", "create")) return convstore::user_create(*options);
     return convstore::serve(std::move(*options), argc, argv);

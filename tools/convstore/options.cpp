@@ -83,6 +83,13 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     org_create.option("NAME", o.name, "its name, unique in this store").required();
     org_create.option("--weight", o.weight, "its share in the fair queue");
     org_create.option("--limits", o.limits, "JSON object of limits");
+    auto org_update = org.verb("update", "change an org");
+    admin(org_update, o);
+    org_update.option("ORG", o.org, "name or id of the org").required();
+    org_update.option("--weight", o.new_weight, "its share in the fair queue; 0 leaves it");
+    org_update.option("--limits", o.new_limits, "JSON object of limits, instead of those it has");
+    org_update.option("--disabled", o.disabled, "refuse all its keys, or take them again")
+        .choices({"yes", "no"});
     auto org_list = org.verb("list", "list the orgs");
     store(org_list, o);
     org_list.flag("--json", o.json, "one JSON object a line");
@@ -103,6 +110,20 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     store(key_list, o);
     key_list.flag("--json", o.json, "one JSON object a line");
     key_list.option("--org", o.org, "only of this org");
+    auto key_update = key.verb("update", "change what a key may do");
+    admin(key_update, o);
+    key_update.option("KEY-ID", o.key_id, "key_…, as listed").required();
+    key_update.option("--limits", o.new_limits, "JSON object of limits, instead of those it has");
+    key_update.option("--scope", o.scopes, "allow only this from now on; may be given again");
+    key_update.flag("--all-scopes", o.all_scopes, "allow every scope");
+    key_update.option("--model", o.models, "allow only this model from now on; may be given again");
+    key_update.flag("--all-models", o.all_models, "allow every model");
+    key_update.duration("--expires-in", o.expires_in_ms, "time until it expires; 0 leaves it");
+    key_update.flag("--no-expiry", o.no_expiry, "it never expires");
+    auto key_rotate = key.verb("rotate", "print a new secret; the old one ends after a grace");
+    admin(key_rotate, o);
+    key_rotate.option("KEY-ID", o.key_id, "key_…, as listed").required();
+    key_rotate.duration("--grace", o.grace_ms, "how long the old secret still works");
     auto key_revoke = key.verb("revoke", "refuse a key from now on");
     admin(key_revoke, o);
     key_revoke.option("KEY-ID", o.key_id, "key_…, as listed").required();

@@ -29,6 +29,11 @@ struct Options {
     std::vector<std::string> scopes, models;
     double weight = 1.0;
     int64_t expires_in_ms = 0;
+    // org update, key update: "" and 0 leave what there is
+    std::string new_limits, disabled;
+    double new_weight = 0;
+    bool no_expiry = false, all_scopes = false, all_models = false;
+    int64_t grace_ms = 0;
     int64_t wait_ms = 5000;
     bool password_stdin = false;
     bool replace = false;
@@ -46,9 +51,12 @@ int export_rows(const Options& options);
 int backup(const Options& options);
 int check(const Options& options);
 int org_create(const Options& options);
+int org_update(const Options& options);
 int org_list(const Options& options);
 int key_create(const Options& options);
 int key_list(const Options& options);
+int key_update(const Options& options);
+int key_rotate(const Options& options);
 int key_revoke(const Options& options);
 int user_create(const Options& options);
 
