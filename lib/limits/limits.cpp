@@ -20,6 +20,7 @@ namespace {
 
 constexpr __int128 kMinuteNs = 60'000'000'000;
 constexpr int64_t kForeverNs = int64_t{1} << 60;
+constexpr int kOpenTries = 100;  // of kLockWaitMs each
 
 int64_t clamped(__int128 ns) { return static_cast<int64_t>(std::min<__int128>(ns, kForeverNs)); }
 
@@ -90,16 +91,22 @@ Result<std::unique_ptr<Limiter>> Limiter::open(const Options& options, const bas
     limiter->reclaim();  // a crashed predecessor's place among the processes, too
     const auto pid = static_cast<uint64_t>(::getpid());
     const uint64_t start = start_of(pid);
-    Table::Locked locked(*limiter->table_);
-    if (!locked)
-        return fail(Errc::again, fmt::format("a stopped process keeps '{}' locked", options.path));
-    Header& h = limiter->table_->header();
-    for (uint32_t i = 0; i < kProcessesMax; ++i) {
-        if (h.processes[i].pid != 0) continue;
-        limiter->table_->put(h.processes[i].pid, pid);
-        limiter->table_->put(h.processes[i].start, start);
-        limiter->process_ = i + 1;
-        return limiter;
+    // Nobody waits for us yet: rather be patient with a busy table than not start.
+    for (int tries = 0;; ++tries) {
+        Table::Locked locked(*limiter->table_);
+        if (!locked && tries < kOpenTries) continue;
+        if (!locked)
+            return fail(Errc::again,
+                        fmt::format("a stopped process keeps '{}' locked", options.path));
+        Header& h = limiter->table_->header();
+        for (uint32_t i = 0; i < kProcessesMax; ++i) {
+            if (h.processes[i].pid != 0) continue;
+            limiter->table_->put(h.processes[i].pid, pid);
+            limiter->table_->put(h.processes[i].start, start);
+            limiter->process_ = i + 1;
+            return limiter;
+        }
+        break;
     }
     return fail(Errc::again,
                 fmt::format("{} processes share '{}' already", kProcessesMax, options.path));
