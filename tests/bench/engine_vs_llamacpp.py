@@ -1,14 +1,19 @@
 #!/usr/bin/env python3
 """infer-worker beside llama.cpp: the same file, threads, prompts' and answers' lengths, on this machine.
 
-Both sides run in turns, a fresh process each time, so that what else the machine does falls on both; the
-ratio of the medians is the result, not the absolute figures. llama.cpp comes as the xllamacpp wheel, put
-into a virtual environment under the build folder (PyPI is asked only if it is not there yet).
+All sides run in turns, a fresh process each time, so that what else the machine does falls on all; the
+ratio of the medians is the result, not the absolute figures. The anchors:
 
-    tests/bench/engine_vs_llamacpp.py --worker build/bin/infer-worker --model m.gguf
+    native  llama.cpp built for this host (llamacpp_native.py), with flash attention and without: the
+            better median of each row counts; the first build takes some minutes
+    wheel   the generic wheel xllamacpp (llamacpp_wheel.py): rows of several streams only
 
-Prints a table, or one JSON object with --json. Exit status: 0; 1 when --min-ratio is not reached; 69
-when llama.cpp cannot be had (SKIPPED); 70 when a side fails.
+    tests/bench/engine_vs_llamacpp.py --worker build/bin/infer-worker --anchor native wheel --rounds 7
+
+Rows: decode after 32 and after 1,024 tokens, a prompt of 512, several streams at once (the anchor's time
+between tokens is its mean, ours the 99th percentile), 16 new tokens behind 1,024 in the cache, perplexity of a
+text with --text. Prints a table, or one JSON object with --json. Exit status: 0; 1 when --check finds a row below
+its bar; 69 when no anchor can be had (SKIPPED); 70 when a side fails.
 """
 import argparse
 import json
@@ -16,150 +21,165 @@ import os
 import statistics
 import subprocess
 import sys
-import threading
-import venv
 
-HERE = os.path.abspath(__file__)
-WHEEL = "xllamacpp"
+from llamacpp_native import Native, Unavailable
+from llamacpp_wheel import Wheel
 
-
-def prompt(length, salt):
-    """Token ids of no meaning, different for each sequence (Knuth's MMIX generator)."""
-    state, ids = (salt + 1) * 0x9E3779B97F4A7C15 % 2**64, []
-    for _ in range(length):
-        state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
-        ids.append(1000 + (state >> 33) % 40000)
-    return ids
+FEATURES = ["avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_tile", "amx_int8"]
 
 
-def llama_child(args):
-    """In the virtual environment: one server, all streams at once, its own timings."""
-    import xllamacpp
+class Ours:
+    def __init__(self, args):
+        self.args, self.kernel = args, ""
 
-    params = xllamacpp.CommonParams()
-    params.model.path = args.model
-    params.n_parallel = args.streams
-    params.n_ctx = args.streams * (args.prompt_tokens + args.decode_tokens + 32)
-    params.cpuparams.n_threads = args.threads
-    params.cpuparams_batch.n_threads = args.threads
-    params.warmup = True
-    server = xllamacpp.Server(params)
-    timings = [None] * args.streams
-
-    def ask(i):
-        answer = server.handle_completions({
-            "prompt": prompt(args.prompt_tokens, i), "n_predict": args.decode_tokens,
-            "temperature": 0, "ignore_eos": True, "cache_prompt": False})
-        timings[i] = answer["timings"]
-
-    threads = [threading.Thread(target=ask, args=(i,)) for i in range(args.streams)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    print(json.dumps({
-        "decode": sum(t["predicted_per_second"] for t in timings),
-        "prefill": sum(t["prompt_n"] for t in timings) / max(t["prompt_ms"] for t in timings) * 1e3,
-    }), flush=True)
+    def bench(self, prompt, decode, streams=1, cached=0):
+        blocks = ((prompt + decode) // 16 + 2) * streams
+        out = subprocess.run(
+            [self.args.worker, "bench", "--json", "--model", self.args.model, "--threads", str(self.args.threads),
+             "--batch", str(streams), "--repeats", "1", "--kv-blocks", str(blocks + 80),
+             "--prompt-tokens", str(prompt), "--cached-tokens", str(cached), "--decode-tokens", str(decode),
+             *self.args.worker_option],
+            stdout=subprocess.PIPE, check=True, timeout=self.args.timeout)
+        report = json.loads(out.stdout)
+        self.kernel = report["kernel"]
+        return report["results"][0]
 
 
-def run_llama(args, streams):
-    out = subprocess.run(
-        [args.python, HERE, "--llama-child", "--model", args.model, "--streams", str(streams),
-         "--threads", str(args.threads), "--prompt-tokens", str(args.prompt_tokens),
-         "--decode-tokens", str(args.decode_tokens)],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, timeout=args.timeout)
-    return json.loads(out.stdout.decode().strip().splitlines()[-1])
+def rows(args, ours):
+    """name, unit, bar (None: reported only), higher is better, ours(), native(flash), wheel()."""
+    m, t = args.model, args.threads
+
+    def native_decode(depth, tokens):
+        return lambda n, flash: n.rate(m, t, flash, "-p", "0", "-n", str(tokens), "-d", str(depth))
+
+    yield ("decode after 32", "tok/s", 1.6, True, lambda: ours.bench(32, 128)["decode_tok_s"],
+           native_decode(32, 128), None)
+    yield ("decode after 1024", "tok/s", 2.5, True, lambda: ours.bench(1024, 64)["decode_tok_s"],
+           native_decode(1024, 64), None)
+    yield ("prompt 512", "tok/s", None, True, lambda: ours.bench(512, 1)["prefill_tok_s"],
+           lambda n, flash: n.rate(m, t, flash, "-p", "512", "-n", "0"), None)
+    for streams in args.streams:
+        bar = {16: 4, 32: 6}.get(streams)
+        last = {}
+
+        def mine(streams=streams, last=last):
+            last["row"] = ours.bench(128, 64, streams)
+            return last["row"]["decode_tok_s"]
+
+        def theirs(n, flash, streams=streams, last=last):
+            last[flash] = n.batched(m, t, flash, 128, 64, streams)
+            return last[flash]["decode"]
+
+        def wheel(w, streams=streams, last=last):
+            last["wheel"] = w.batched(m, t, 128, 64, streams)
+            return last["wheel"]["decode"]
+
+        yield f"{streams} streams", "tok/s", bar, True, mine, theirs, wheel
+        yield (f"{streams} streams, between tokens", "ms", 0.3 if streams == 16 else None, False,
+               lambda last=last: last["row"]["itl_p99_ms"], lambda n, flash, last=last: last[flash]["step_ms"],
+               lambda w, last=last: last["wheel"]["step_ms"])
+    yield ("1024 cached, 16 new", "ms", 0.25, False,
+           lambda: ours.bench(1040, 1, cached=1024)["first_token_ms"],
+           lambda n, flash: 16e3 / n.rate(m, t, flash, "-p", "16", "-n", "0", "-d", "1024"), None)
 
 
-def run_ours(args, streams):
-    blocks = (args.prompt_tokens + args.decode_tokens) // 16 + 2
-    out = subprocess.run(
-        [args.worker, "bench", "--json", "--model", args.model, "--threads", str(args.threads),
-         "--batch", str(streams), "--repeats", "1", "--kv-blocks", str(blocks * streams),
-         "--prompt-tokens", str(args.prompt_tokens), "--decode-tokens", str(args.decode_tokens)],
-        stdout=subprocess.PIPE, check=True, timeout=args.timeout)
-    report = json.loads(out.stdout)
-    result = report["results"][0]
-    return {"decode": result["decode_tok_s"], "prefill": result["prefill_tok_s"],
-            "kernel": report["kernel"]}
+def measure(args, ours, native, wheel):
+    samples = {}
+    for turn in range(args.rounds):
+        for name, unit, bar, higher, mine, theirs, generic in rows(args, ours):
+            s = samples.setdefault(name, {"unit": unit, "bar": bar, "higher": higher, "ours": [], "plain": [],
+                                          "flash": [], "wheel": []})
+            s["ours"].append(mine())
+            if native:
+                s["plain"].append(theirs(native, False))
+                s["flash"].append(theirs(native, True))
+            if wheel and generic:
+                s["wheel"].append(generic(wheel))
+        if sys.stderr.isatty():
+            print(f"\rround {turn + 1} of {args.rounds}", end="", file=sys.stderr)
+    return samples
 
 
-def find_llama(folder):
-    python = os.path.join(folder, "bin", "python")
-    probe = [python, "-c", "import xllamacpp; print(xllamacpp.__version__)"]
-    try:
-        return python, subprocess.check_output(probe, stderr=subprocess.DEVNULL).decode().strip()
-    except (OSError, subprocess.CalledProcessError):
-        pass
-    try:
-        venv.create(folder, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", WHEEL], check=True, timeout=600,
-                       stdout=sys.stderr)
-        return python, subprocess.check_output(probe, stderr=subprocess.DEVNULL).decode().strip()
-    except (OSError, subprocess.SubprocessError) as error:
-        print(f"SKIPPED: {WHEEL} cannot be installed: {error}", file=sys.stderr)
-        sys.exit(69)
+def judge(samples):
+    table = []
+    for name, s in samples.items():
+        best = max if s["higher"] else min
+        medians = {side: statistics.median(s[side]) for side in ("ours", "plain", "flash", "wheel") if s[side]}
+        row = {"row": name, "unit": s["unit"], "bar": s["bar"], "rounds": len(s["ours"]),
+               **{side: round(value, 2) for side, value in medians.items()}}
+        anchors = [medians[side] for side in ("plain", "flash") if side in medians]
+        if anchors:
+            row["ratio"] = round(medians["ours"] / best(anchors), 3)
+            if s["bar"] is not None:
+                row["reached"] = row["ratio"] >= s["bar"] if s["higher"] else row["ratio"] <= s["bar"]
+        table.append(row)
+    return table
 
 
 def main():
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--worker", default="build/bin/infer-worker")
+    parser.add_argument("--worker-option", action="append", default=[], help="one more for bench, as --kv-type=int8")
     parser.add_argument("--model", default=os.environ.get("PARLEY_MODEL") or os.path.join(
         home, "parley/models/SmolLM2-135M-Instruct.Q4_1.gguf"))
-    parser.add_argument("--venv", default="", help="default: llamacpp-venv beside the worker's bin folder")
+    parser.add_argument("--anchor", nargs="+", choices=["native", "wheel"], default=["native"])
+    parser.add_argument("--folder", default="", help="where the anchors are kept; default: beside the worker's bin")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--streams", default="1,16", help="numbers of sequences at once")
-    parser.add_argument("--prompt-tokens", type=int, default=128)
-    parser.add_argument("--decode-tokens", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--timeout", type=int, default=300, help="seconds for one measurement")
-    parser.add_argument("--min-ratio", default="", help="decode ratios asked for, as 1:1.6,16:4")
+    parser.add_argument("--streams", type=int, nargs="*", default=[16, 32])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--text", default="", help="a text whose perplexity is computed by ours and native")
+    parser.add_argument("--window", type=int, default=512, help="tokens of a window of perplexity")
+    parser.add_argument("--timeout", type=int, default=600, help="seconds for one measurement")
+    parser.add_argument("--check", action="store_true", help="exit 1 when a row is below its bar")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--llama-child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.llama_child:
-        args.streams = int(args.streams)
-        return llama_child(args)
 
-    folder = args.venv or os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(args.worker))),
-                                       "llamacpp-venv")
-    args.python, version = find_llama(folder)
-    wanted = dict(pair.split(":") for pair in args.min_ratio.split(",") if pair)
-    rows, kernel, reached = [], "", True
+    folder = args.folder or os.path.dirname(os.path.dirname(os.path.abspath(args.worker)))
+    native = wheel = None
+    for anchor in args.anchor:
+        try:
+            if anchor == "native":
+                native = Native.build(os.path.join(folder, "llamacpp-native"))
+            else:
+                wheel = Wheel.install(os.path.join(folder, "llamacpp-venv"))
+        except Unavailable as error:
+            print(f"SKIPPED: {anchor}: {error}", file=sys.stderr)
+    if not native and not wheel:
+        return 69
+    ours = Ours(args)
     try:
-        for streams in [int(n) for n in args.streams.split(",")]:
-            ours, llama = [], []
-            for _ in range(args.rounds):
-                ours.append(run_ours(args, streams))
-                llama.append(run_llama(args, streams))
-            kernel = ours[0]["kernel"]
-            row = {"streams": streams}
-            for what in ("decode", "prefill"):
-                mine = statistics.median(r[what] for r in ours)
-                theirs = statistics.median(r[what] for r in llama)
-                row[what] = {"ours_tok_s": round(mine, 1), "llamacpp_tok_s": round(theirs, 1),
-                             "ratio": round(mine / theirs, 2)}
-            reached = reached and row["decode"]["ratio"] >= float(wanted.get(str(streams), 0))
-            rows.append(row)
+        table = judge(measure(args, ours, native, wheel))
+        if args.text and native:
+            out = subprocess.run([args.worker, "bench", "--json", "--model", args.model, "--perplexity", args.text,
+                                  "--window", str(args.window)], stdout=subprocess.PIPE, check=True,
+                                 timeout=args.timeout)
+            mine = json.loads(out.stdout)["perplexity"]
+            theirs = native.perplexity(args.model, args.threads, args.text, args.window)
+            table.append({"row": "perplexity", "unit": "", "bar": 1.005, "rounds": 1, "ours": round(mine, 4),
+                          "plain": round(theirs, 4), "ratio": round(mine / theirs, 4),
+                          "reached": mine / theirs <= 1.005})
     except (OSError, subprocess.SubprocessError, ValueError, KeyError, IndexError) as error:
         print(f"engine_vs_llamacpp: {error}", file=sys.stderr)
         return 70
-    about = {"kernel": kernel, "threads": args.threads, "rounds": args.rounds,
-             "prompt_tokens": args.prompt_tokens, "decode_tokens": args.decode_tokens,
-             WHEEL: version, "load": os.getloadavg()[0]}
+
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        flags = next(line for line in file if line.startswith("flags")).split()
+    about = {"kernel": ours.kernel, "threads": args.threads, "rounds": args.rounds,
+             "cpu": " ".join(f for f in FEATURES if f in flags),
+             **({"native": native.version} if native else {}), **({"wheel": wheel.version} if wheel else {}),
+             "load": round(os.getloadavg()[0], 1)}
     if args.json:
-        print(json.dumps({**about, "results": rows}))
+        print(json.dumps({**about, "results": table}))
     else:
         print(" · ".join(f"{key} {value}" for key, value in about.items()))
-        print("streams          ours     llama.cpp  ratio   (tokens a second, all streams)")
-        for row in rows:
-            for what in ("decode", "prefill"):
-                r = row[what]
-                print(f"{row['streams']:4} {what:8} {r['ours_tok_s']:9.1f} {r['llamacpp_tok_s']:12.1f}"
-                      f"  {r['ratio']:5.2f}")
-    return 0 if reached else 1
+        print(f"{'':28} {'ours':>9} {'native':>9} {'flash':>9} {'wheel':>9}  ratio  bar")
+        for r in table:
+            cells = " ".join(f"{r[side]:9.2f}" if side in r else f"{'-':>9}"
+                             for side in ("ours", "plain", "flash", "wheel"))
+            print(f"{r['row'] + ', ' + r['unit']:28} {cells}  {r.get('ratio', 0):5.2f}  "
+                  f"{r['bar'] if r['bar'] is not None else '-'}")
+    return 1 if args.check and not all(r.get("reached", True) for r in table) else 0
 
 
 if __name__ == "__main__":

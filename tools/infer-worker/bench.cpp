@@ -49,8 +49,17 @@ struct Sample {
     double prefill_tok_s = 0;  // all prompts: tokens over the time until the last first token
     double decode_tok_s = 0;   // tokens after every first one, over the time that all decode
     double first_ms = 0;       // until the first token of the first sequence
-    double step_ms = 0;        // decode iteration
+    double step_ms = 0;        // decode iteration, the mean
+    double itl_p50_ms = 0;     // between two tokens of one sequence while all decode
+    double itl_p99_ms = 0;
 };
+
+// The value that the share `rank` (0 to 1) of the values does not exceed; 0 of none.
+double quantile(std::vector<double> values, double rank) {
+    if (values.empty()) return 0;
+    std::sort(values.begin(), values.end());
+    return values[static_cast<size_t>(rank * static_cast<double>(values.size() - 1) + 0.5)];
+}
 
 Sample measure(engine::Forward& forward, const Options& o, uint32_t batch, uint64_t salt) {
     Endless vocabulary;
@@ -87,14 +96,17 @@ Sample measure(engine::Forward& forward, const Options& o, uint32_t batch, uint6
     const int64_t started_ns = clock.mono_ns();
     int64_t prefilled_ns = 0;
     uint64_t tokens_before = 0;
-    uint64_t steps = 0;
+    std::vector<double> steps_ms;
+    int64_t stepped_ns = 0;
     while (engine.step()) {
+        const int64_t now_ns = clock.mono_ns();
         if (prefilled_ns == 0 && watch.seen.size() == batch) {
-            prefilled_ns = clock.mono_ns();
+            prefilled_ns = now_ns;
             for (const auto& [handle, s] : watch.seen) tokens_before += s.tokens;
         } else if (prefilled_ns != 0) {
-            ++steps;
+            steps_ms.push_back(static_cast<double>(now_ns - stepped_ns) * 1e-6);
         }
+        stepped_ns = now_ns;
     }
     const int64_t ended_ns = clock.mono_ns();
     uint64_t tokens = 0;
@@ -109,7 +121,9 @@ Sample measure(engine::Forward& forward, const Options& o, uint32_t batch, uint6
     sample.prefill_tok_s = static_cast<double>(o.prompt_tokens) * batch / prefill_s;
     sample.decode_tok_s = static_cast<double>(tokens - tokens_before) / decode_s;
     sample.first_ms = static_cast<double>(first_ns - started_ns) * 1e-6;
-    sample.step_ms = steps == 0 ? 0 : decode_s * 1e3 / static_cast<double>(steps);
+    sample.step_ms = steps_ms.empty() ? 0 : decode_s * 1e3 / static_cast<double>(steps_ms.size());
+    sample.itl_p50_ms = quantile(steps_ms, 0.5);
+    sample.itl_p99_ms = quantile(steps_ms, 0.99);
     return sample;
 }
 
@@ -126,7 +140,7 @@ Sample median(const std::vector<Sample>& samples) {
         return median(std::move(values));
     };
     return {of(&Sample::prefill_tok_s), of(&Sample::decode_tok_s), of(&Sample::first_ms),
-            of(&Sample::step_ms)};
+            of(&Sample::step_ms),       of(&Sample::itl_p50_ms),    of(&Sample::itl_p99_ms)};
 }
 
 // Products of one prompt token with the weights: every matrix of the blocks. The output matrix is used for
@@ -276,6 +290,8 @@ int bench(const Options& options) {
             .field("prefill_tok_s", s.prefill_tok_s)
             .field("decode_tok_s", s.decode_tok_s)
             .field("step_ms", s.step_ms)
+            .field("itl_p50_ms", s.itl_p50_ms)
+            .field("itl_p99_ms", s.itl_p99_ms)
             .field("first_token_ms", s.first_ms)
             .field("weights_gb_s", weights_gb_s)
             .end();
