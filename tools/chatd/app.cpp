@@ -54,6 +54,7 @@ App::~App() {
     turns.reset();
     calls_.clear();
     answers.clear();
+    gate.reset();
     hop.reset();
     store.reset();
     if (alive_) ::unlink((places.run() + "/chatd-" + owner + ".lock").c_str());
@@ -78,6 +79,9 @@ Result<std::string> App::start() {
     auto link = StoreLink::open(loop, places.store(), client);
     if (!link) return fail(link.error());
     store = std::move(*link);
+    auto gate_opened = Gate::open(*this, options);
+    if (!gate_opened) return fail(gate_opened.error());
+    gate = std::move(*gate_opened);
     if (auto opened = open_hop(); !opened) return fail(opened.error());
 
     telemetry::MetricsServerOptions metrics_options;
@@ -179,6 +183,7 @@ void App::each_second() {
     if (!stamp_key && !options.allow_unfiltered)
         if (auto key = stamp::Key::open(places.stamp_key())) stamp_key = *key;
     turns->take_over_dead();
+    gate->each_second();
     metrics.gauge("chatd_answers_live", "answers being produced")
         .set(static_cast<double>(answers.live()));
     metrics.gauge("chatd_filters_up", "filters connected")
@@ -239,6 +244,10 @@ void App::take_settings(const Options& fresh) {
     next.allow_unfiltered = options.allow_unfiltered;
     next.tls_cert = options.tls_cert;
     next.tls_key = options.tls_key;
+    next.limits_subjects = options.limits_subjects;
+    next.limits_reservations = options.limits_reservations;
+    if (auto set = gate->set(next); !set)
+        base::log(base::Level::error, "chatd.reload_failed", {{"error", set.error().what}});
     options = std::move(next);
     catalog->set_wildcard(options.model_wildcard);
 }

@@ -14,6 +14,7 @@
 #include "chat/answers.hpp"
 #include "chat/filter_hop.hpp"
 #include "counter_thread.hpp"
+#include "gate.hpp"
 #include "http/loop.hpp"
 #include "http/server.hpp"
 #include "options.hpp"
@@ -70,6 +71,7 @@ class App {
     std::unique_ptr<Catalog> catalog;
     std::unique_ptr<Auth> auth;
     std::unique_ptr<CounterThread> counter;
+    std::unique_ptr<Gate> gate;
     std::unique_ptr<Turns> turns;
     std::optional<stamp::Key> stamp_key;
     bool draining = false;

@@ -75,6 +75,12 @@ uint64_t text_bytes(const messages::Request& request) {
     return bytes;
 }
 
+store::Ulid end_user_of(const Caller& caller, const messages::Request& request) {
+    if (request.user_id.empty()) return caller.user;
+    // Not the user of that name: who calls may write into metadata what it likes.
+    return store::user_id(caller.org, "metadata\n" + request.user_id);
+}
+
 std::optional<ApiError> check_version(const Exchange& exchange, bool& newest) {
     const std::string_view version = exchange.request.headers.get("anthropic-version");
     if (version.empty()) return ApiError::invalid("anthropic-version", "header is required");

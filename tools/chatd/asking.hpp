@@ -28,6 +28,8 @@ uint64_t draw_seed();
 std::string new_message_id();
 
 uint64_t text_bytes(const messages::Request& request);
+// Who limits count as the end user: metadata.user_id within its org, else the caller's own user.
+store::Ulid end_user_of(const Caller& caller, const messages::Request& request);
 // The version header, as far as it is required.
 std::optional<messages::ApiError> check_version(const Exchange& exchange, bool& newest);
 messages::ParseOptions parse_options(const Exchange& exchange, bool newest_version);

@@ -19,6 +19,16 @@ bool Caller::may_ask(std::string_view model) const {
 
 namespace {
 
+// Limits that cannot be read cannot be kept: nobody gets in on them.
+std::optional<ApiError> read_limits(const std::string& json, limits::Written& out) {
+    auto read = limits::parse_limits(json);
+    if (!read)
+        return ApiError::of(ErrorType::api_error,
+                            "the limits of this key or its organization cannot be read");
+    out = *read;
+    return std::nullopt;
+}
+
 ApiError store_away() { return ApiError::unavailable("the store is not ready", 1); }
 
 std::string secret_of(const http::Headers& headers) {
@@ -49,7 +59,15 @@ tl::expected<Caller, ApiError> Auth::look_up(const std::string& secret, store::R
     caller.scopes = row->scopes;
     caller.models = row->models;
     caller.service_class = row->service_class;
-    if (auto org = reader.org(row->org)) caller.weight = org->weight;
+    auto limits = std::make_shared<CallerLimits>();
+    limits->has_key = true;
+    limits->key_root = row->first.value_or(row->id);
+    if (auto error = read_limits(row->limits, limits->key)) return tl::make_unexpected(*error);
+    if (auto org = reader.org(row->org)) {
+        caller.weight = org->weight;
+        if (auto error = read_limits(org->limits, limits->org)) return tl::make_unexpected(*error);
+    }
+    caller.limits = std::move(limits);
     return caller;
 }
 
@@ -61,6 +79,10 @@ tl::expected<Caller, ApiError> Auth::check(const http::Headers& headers, store::
             if (auto orgs = reader->orgs(); orgs && !orgs->empty()) {
                 caller.org = orgs->front().id;
                 caller.weight = orgs->front().weight;
+                auto limits = std::make_shared<CallerLimits>();
+                if (auto error = read_limits(orgs->front().limits, limits->org))
+                    return tl::make_unexpected(*error);
+                caller.limits = std::move(limits);
             }
         caller.user = store::user_id(caller.org, caller.user_name);
     } else {

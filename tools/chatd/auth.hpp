@@ -5,11 +5,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "base/clock.hpp"
+#include "gate.hpp"
 #include "http/types.hpp"
 #include "messages/error.hpp"
 #include "store/reader.hpp"
@@ -24,6 +26,7 @@ struct Caller {
     std::vector<std::string> models;
     std::string service_class;
     double weight = 1.0;
+    std::shared_ptr<const CallerLimits> limits = std::make_shared<const CallerLimits>();
 
     bool may_use(std::string_view scope) const;
     bool may_ask(std::string_view model) const;

@@ -43,6 +43,7 @@ void Exchange::reply(int status, std::string json) {
 
 void Exchange::reply(http::Response response) {
     status_ = response.status;
+    for (const auto& [name, value] : more_headers) response.header(name, value);
     writer->reply(std::move(response));
     log(status_);
 }
@@ -51,11 +52,13 @@ void Exchange::error(const ApiError& error) { reply(error_response(error, reques
 
 void Exchange::begin_sse() {
     status_ = 200;
-    writer->start(200, {{"content-type", "text/event-stream; charset=utf-8"},
-                        {"cache-control", "no-cache"},
-                        {"x-accel-buffering", "no"},
-                        {"request-id", request_id},
-                        {"x-request-id", request_id}});
+    HeaderList headers{{"content-type", "text/event-stream; charset=utf-8"},
+                       {"cache-control", "no-cache"},
+                       {"x-accel-buffering", "no"},
+                       {"request-id", request_id},
+                       {"x-request-id", request_id}};
+    headers.insert(headers.end(), more_headers.begin(), more_headers.end());
+    writer->start(200, headers);
 }
 
 void Exchange::end() {

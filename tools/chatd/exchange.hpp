@@ -42,6 +42,7 @@ class Exchange {
     std::string route;
     std::string request_id;
     Caller caller;
+    HeaderList more_headers;  // of the answer, whatever it is: what limits say
     int64_t since_ns = 0;
 
   private:

@@ -29,6 +29,23 @@ void declare(base::Cli& cli, Options& o) {
         .option("--log-level", o.log_level, "least level that is logged")
         .choices({"debug", "info", "warn", "error"});
     serve
+        .option("--limits", o.limits, "limits of all requests together, a JSON object as of an org")
+        .option("--reserve", o.reserve,
+                "output tokens that a limit reserves: max_tokens, or the "
+                "mean of earlier answers")
+        .choices({"max", "expected"})
+        .option("--price-input", o.price_input, "price of a million prompt tokens, for spend")
+        .range(0, 1e9)
+        .option("--price-output", o.price_output, "price of a million answer tokens, for spend")
+        .range(0, 1e9)
+        .option("--price", o.prices, "MODEL=INPUT,OUTPUT: other prices of a model; may be repeated")
+        .option("--limits-subjects", o.limits_subjects,
+                "orgs, keys and users with limits that are counted at once")
+        .range(16, 16'777'216)
+        .option("--limits-reservations", o.limits_reservations,
+                "running requests that limits can count")
+        .range(16, 1'048'576);
+    serve
         .duration("--resume-grace", o.resume_grace_ms,
                   "how long a stream whose client left goes on and can be resumed")
         .duration("--drain-timeout", o.drain_ms, "what still runs then is interrupted")

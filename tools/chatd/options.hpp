@@ -24,6 +24,13 @@ struct Options {
     bool strict_version = false;
     std::string log_level = "info";
 
+    std::string limits = "{}";   // of all requests together; JSON as of an org
+    std::string reserve = "max";  // or expected
+    double price_input = 1, price_output = 5;  // of a million tokens; what spend is counted in
+    std::vector<std::string> prices;           // MODEL=INPUT,OUTPUT
+    uint32_t limits_subjects = 65'536;
+    uint32_t limits_reservations = 16'384;
+
     int64_t resume_grace_ms = 5'000;
     int64_t drain_ms = 15'000;
     int64_t ttft_ms = 30'000;

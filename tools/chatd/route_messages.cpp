@@ -19,14 +19,19 @@ class MessagesCall final : public Call,
                            public chat::AnswerHost,
                            public std::enable_shared_from_this<MessagesCall> {
   public:
-    MessagesCall(ExchangePtr exchange, bool stream)
-        : exchange_(std::move(exchange)), app_(exchange_->app), stream_(stream) {}
+    MessagesCall(ExchangePtr exchange, bool stream, const store::Ulid& end_user)
+        : exchange_(std::move(exchange)),
+          app_(exchange_->app),
+          stream_(stream),
+          end_user_(end_user) {}
 
-    void start(chat::AnswerOptions options) {
+    void start(chat::AnswerOptions options, std::shared_ptr<Ticket> ticket) {
+        ticket_ = std::move(ticket);
         options.stream.keep_frames = stream_;
         answer_ = std::make_shared<chat::Answer>(std::move(options), *app_.hop, *this, app_.clock);
         if (!app_.answers.add(answer_, shared_from_this(), app_.options.resume_grace_ms)) {
             app_.let_go(shared_from_this());
+            ticket_->undo();
             return exchange_->error(ApiError::overloaded(1));
         }
         if (stream_) {
@@ -50,16 +55,20 @@ class MessagesCall final : public Call,
 
     void tick(int64_t now_ms) override {
         if (pump_) pump_->tick(now_ms);
+        ticket_->produced(answer_->produced().size());
         // Resumed meanwhile: a reader is there, and nobody has to wait for another.
         if (grace_until_ms_ > 0 && answer_->stream()->readers() > 0) grace_until_ms_ = 0;
         if (gone_ && grace_until_ms_ == 0 && answer_->stream()->readers() == 0)
             grace_until_ms_ = now_ms + app_.options.resume_grace_ms;
-        if (gone_ && grace_until_ms_ > 0 && now_ms >= grace_until_ms_)
+        // Nobody may be kept out by an answer that nobody reads.
+        if (gone_ && grace_until_ms_ > 0 && (now_ms >= grace_until_ms_ || ticket_->at_cap()))
             answer_->cancel("client_gone");
         if (answer_->over()) finish_if_done();
     }
 
-    void on_checked(chat::Answer&, const chat::Checked& checked) override {
+    void on_checked(chat::Answer& answer, const chat::Checked& checked) override {
+        if (checked.event.type == messages::EventType::message_start)
+            ticket_->begun(answer.folder().usage().prompt_tokens());
         if (checked.event.type != messages::EventType::content_block_delta || seen_first_) return;
         seen_first_ = true;
         app_.metrics.histogram("chatd_ttft_seconds", "request received to the first delta")
@@ -86,6 +95,7 @@ class MessagesCall final : public Call,
     void on_outcome(chat::Answer& answer, const chat::Outcome& outcome) override {
         using Status = chat::Outcome::Status;
         charge(outcome);
+        ticket_->end(outcome.usage.prompt_tokens(), outcome.usage.output_tokens);
         exchange_->note("in", static_cast<double>(outcome.usage.prompt_tokens()));
         exchange_->note("out", static_cast<double>(outcome.usage.output_tokens));
         if (outcome.attempts > 1) exchange_->note("attempts", outcome.attempts);
@@ -139,6 +149,7 @@ class MessagesCall final : public Call,
         store::Charge charge;
         charge.org = caller.org;
         charge.user = caller.user;
+        charge.end_user = end_user_;
         charge.key_id = caller.key_id;
         charge.request_id = answer_->id();
         charge.model = outcome.version.empty() ? answer_->options().model : outcome.version;
@@ -159,6 +170,8 @@ class MessagesCall final : public Call,
     ExchangePtr exchange_;
     App& app_;
     bool stream_;
+    store::Ulid end_user_;
+    std::shared_ptr<Ticket> ticket_;
     std::shared_ptr<chat::Answer> answer_;
     std::shared_ptr<SsePump> pump_;
     bool exchange_done_ = false;
@@ -189,7 +202,11 @@ void ask(const ExchangePtr& exchange, const std::shared_ptr<const messages::Requ
     ask.max_tokens = window > 0 ? std::min(request.max_tokens, window) : request.max_tokens;
     ask.stream = request.stream;
     ask.seed = draw_seed();
-    const auto call = std::make_shared<MessagesCall>(exchange, request.stream);
+    const store::Ulid end_user = end_user_of(exchange->caller, request);
+    auto ticket =
+        app.gate->admit(*exchange, end_user, ask.model, ask.prompt_tokens, ask.max_tokens);
+    if (!ticket) return exchange->error(ticket.error());
+    const auto call = std::make_shared<MessagesCall>(exchange, request.stream, end_user);
     app.keep(call);
     chat::AnswerOptions options = answer_options(*exchange, std::move(ask));
     // A filter that refuses has no tokenizer: its refusal is told with our count.
@@ -199,7 +216,7 @@ void ask(const ExchangePtr& exchange, const std::shared_ptr<const messages::Requ
         options.count_prompt = [shared, artifact = model->artifact] {
             return chat::count_prompt(*shared, *artifact);
         };
-    call->start(std::move(options));
+    call->start(std::move(options), std::move(*ticket));
 }
 
 }  // namespace
@@ -214,9 +231,11 @@ void post_messages(const ExchangePtr& exchange) {
     const auto request = std::make_shared<const messages::Request>(std::move(*parsed));
     const auto model = app.catalog->find(request->model);
     // A token is at least one byte: a text with fewer bytes than the window has tokens fits, uncounted.
+    // Limits want the number.
     const bool fits =
-        model->context_tokens() == 0 ||
-        text_bytes(*request) + 16 * request->turns.size() + 64 < model->context_tokens();
+        !app.gate->counts_input(*exchange) &&
+        (model->context_tokens() == 0 ||
+         text_bytes(*request) + 16 * request->turns.size() + 64 < model->context_tokens());
     if (fits) return ask(exchange, request, 0);
     const bool begun =
         count_then(app, request, model->artifact,

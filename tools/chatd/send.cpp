@@ -98,6 +98,7 @@ struct Sending {
     Wish wish;
     std::optional<store::Ulid> parent;
     chat::Context context;
+    std::shared_ptr<Ticket> ticket;
 };
 
 void replayed(const Sending& sending, const store::MessageRow& user_message,
@@ -153,6 +154,7 @@ void committed(const std::shared_ptr<Sending>& sending, const store::CommandRepl
     start.key_id = exchange->caller.key_id;
     start.request_id = exchange->request_id;
     start.answer = answer_of(*exchange, sending->wish, sending->context, *message);
+    start.ticket = std::move(sending->ticket);
     const auto turn = std::make_shared<Turn>(app, std::move(start));
     turn->prepare();
     turn->answer_to(exchange, sending->wish.stream);
@@ -252,6 +254,20 @@ void ask_for(const ExchangePtr& exchange, const store::ConvRow& conv,
     if (command.idem_key.size() > 512)
         return exchange->error(
             ApiError::invalid("idempotency-key", "at most 512 bytes are possible"));
+    // A repeat is no new request: limits do not stand before it.
+    store::Reader* reader = app.store->reader();
+    const bool known =
+        reader && !command.idem_key.empty() &&
+        reader->idempotency(command.user, "send", command.idem_key, app.clock.wall_ms());
+    if (!known) {
+        const chat::Context& context = sending->context;
+        auto ticket = app.gate->admit(
+            *exchange, exchange->caller.user, sending->wish.model,
+            context.prompt_tokens > 0 ? context.prompt_tokens : context.body.size() / 3,
+            context.max_tokens);
+        if (!ticket) return exchange->error(ticket.error());
+        sending->ticket = std::move(*ticket);
+    }
     submit_for(exchange, command.json(),
                [sending](const store::CommandReply& reply) { committed(sending, reply); });
 }

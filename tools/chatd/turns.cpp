@@ -161,6 +161,7 @@ void Turn::cancel(const ExchangePtr& exchange) {
 
 void Turn::tick(int64_t now_ms) {
     journal_->tick();
+    if (begin_.ticket) begin_.ticket->produced(answer_->produced().size());
     for (const auto& pump : pumps_) pump->tick(now_ms);
     std::erase_if(pumps_, [](const auto& pump) { return pump->over(); });
     if (end_since_ms_ > 0 && !told_ && now_ms - end_since_ms_ > kEndWaitMs)
@@ -168,7 +169,9 @@ void Turn::tick(int64_t now_ms) {
     leave_if_done();
 }
 
-void Turn::on_checked(chat::Answer&, const chat::Checked& checked) {
+void Turn::on_checked(chat::Answer& answer, const chat::Checked& checked) {
+    if (begin_.ticket && checked.event.type == EventType::message_start)
+        begin_.ticket->begun(answer.folder().usage().prompt_tokens());
     if (!seen_first_ && checked.event.type == EventType::content_block_delta) {
         seen_first_ = true;
         app_.metrics.histogram("chatd_ttft_seconds", "request received to the first delta")
@@ -199,6 +202,10 @@ size_t Turn::backlog(const chat::Answer& answer) {
 
 void Turn::on_outcome(chat::Answer&, const chat::Outcome& outcome) {
     outcome_ = outcome;
+    if (begin_.ticket) {
+        begin_.ticket->end(outcome.usage.prompt_tokens(), outcome.usage.output_tokens);
+        begin_.ticket.reset();
+    }
     if (journal_->fenced()) {
         durable_ = true;  // by another's hand
         return tell(nullptr, why_fenced());

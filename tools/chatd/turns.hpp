@@ -26,6 +26,7 @@ struct TurnStart {
     uint32_t epoch = 1;
     uint32_t truncated_messages = 0;
     chat::AnswerOptions answer;
+    std::shared_ptr<Ticket> ticket;  // null: a continuation, which was admitted once
     std::string key_id;
     std::string request_id;
 };
