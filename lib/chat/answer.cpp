@@ -100,8 +100,8 @@ pipe::Envelope Answer::envelope(int64_t now_ms) const {
         pipe::Continuation& from = envelope.continuation.emplace();
         from.produced = produced_;
         from.block = static_cast<int32_t>(blocks - 1);
-        from.text = folder_.blocks().empty() ? std::string() : folder_.blocks().back();
-        from.released = from.text.size();
+        from.text = folder_.words();
+        from.released = folder_.blocks().empty() ? 0 : folder_.blocks().back().text.size();
     }
     return envelope;
 }
@@ -215,14 +215,18 @@ void Answer::push(const Event& event, const std::vector<int32_t>& ids, int64_t s
                                               seen.usage.value_or(messages::Usage{}));
             break;
         case EventType::content_block_start:
-            json = EventWriter::text_block_start(event.index);
+            json = event.block == messages::BlockType::tool_use
+                       ? EventWriter::tool_block_start(event.index, event.tool_id, event.tool_name)
+                       : EventWriter::text_block_start(event.index);
             break;
-        case EventType::content_block_delta:
-            offset = folder_.blocks().empty() ? 0 : folder_.blocks().back().size();
-            json = EventWriter::text_delta(
-                event.index, event.text,
-                options_.offsets ? std::optional<uint64_t>(offset) : std::nullopt);
+        case EventType::content_block_delta: {
+            offset = folder_.blocks().empty() ? 0 : folder_.blocks().back().text.size();
+            const auto told = options_.offsets ? std::optional<uint64_t>(offset) : std::nullopt;
+            json = event.block == messages::BlockType::tool_use
+                       ? EventWriter::input_delta(event.index, event.text, told)
+                       : EventWriter::text_delta(event.index, event.text, told);
             break;
+        }
         case EventType::content_block_stop:
             json = EventWriter::block_stop(event.index);
             break;

@@ -1,41 +1,63 @@
 #include "engine/answer.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace parley::engine {
 
-using messages::EventWriter;
-
-Answer::Answer(AnswerStart start) : start_(std::move(start)) {
-    if (start_.block >= 0) {
-        index_ = static_cast<uint32_t>(start_.block);
-        block_open_ = true;
-    }
+Answer::Answer(AnswerStart start)
+    : start_(std::move(start)), reader_(start_.calls, start_.tools, start_.parallel_calls) {
+    if (start_.continued)
+        writer_ = messages::AnswerWriter::resumed(start_.block, start_.released);
 }
 
 void Answer::begin(uint32_t prompt_tokens, const Reuse& reuse, std::vector<OutEvent>& out) {
-    if (start_.continued) return;
     messages::Usage usage = prompt_usage(prompt_tokens, reuse, start_.marks);
     usage.service_tier = start_.service_tier;
-    out.push_back({EventWriter::message_start(start_.message_id, start_.model, usage), {}, 0});
+    writer_.start(start_.message_id, start_.model, usage, lines_);
+    for (std::string& line : lines_) out.push_back({std::move(line), {}, 0});
+    lines_.clear();
 }
 
 void Answer::text(const Piece& piece, int64_t stamp_ns, std::vector<OutEvent>& out) {
-    if (!block_open_) {
-        block_open_ = true;
-        out.push_back({EventWriter::text_block_start(index_), {}, stamp_ns});
+    ids_.insert(ids_.end(), piece.ids.begin(), piece.ids.end());
+    reader_.feed(piece.text, parts_);
+    say(stamp_ns, out);
+}
+
+void Answer::say(int64_t stamp_ns, std::vector<OutEvent>& out) {
+    using Kind = messages::AnswerPart::Kind;
+    for (const messages::AnswerPart& part : parts_) {
+        if (part.kind == Kind::text)
+            writer_.text(part.text, lines_);
+        else if (part.kind == Kind::input)
+            writer_.input(part.text, lines_);
+        else
+            writer_.call(messages::tool_use_id(start_.call_key, start_.message_id,
+                                               writer_.call_index()),
+                         part.text, lines_);
     }
-    out.push_back({EventWriter::text_delta(index_, piece.text), piece.ids, stamp_ns});
+    parts_.clear();
+    for (std::string& line : lines_) out.push_back({std::move(line), {}, stamp_ns});
+    // The last of them: none before it is without its text if the reader goes on behind that one.
+    if (!lines_.empty()) out.back().ids = std::exchange(ids_, {});
+    lines_.clear();
 }
 
 void Answer::finish(const Finished& finished, int64_t stamp_ns, std::vector<OutEvent>& out) {
-    if (block_open_) out.push_back({EventWriter::block_stop(index_), {}, stamp_ns});
-    block_open_ = false;
+    const bool own_end = complete() || finished.reason == Finish::end_turn;
+    reader_.finish(!own_end, parts_);
+    say(stamp_ns, out);
     messages::Usage usage = prompt_usage(finished.prompt_tokens, finished.reuse, start_.marks);
     usage.output_tokens = finished.output_tokens;
     usage.service_tier = start_.service_tier;
-    out.push_back({EventWriter::message_delta(stop_of(finished), usage), {}, stamp_ns});
-    out.push_back({EventWriter::message_stop(), {}, stamp_ns});
+    messages::Stop stop = stop_of(finished);
+    if (own_end)
+        stop = {reader_.calls() > 0 ? messages::StopReason::tool_use : messages::StopReason::end_turn,
+                std::nullopt, {}};
+    writer_.stop(stop, usage, lines_);
+    for (std::string& line : lines_) out.push_back({std::move(line), {}, stamp_ns});
+    lines_.clear();
 }
 
 messages::Usage prompt_usage(uint32_t prompt_tokens, const Reuse& reuse, const Marks& marks) {

@@ -1,8 +1,9 @@
 // Answer: what the engine gives out for one request, as the stream events of the Messages API.
 //
-// Grammar  message_start, then one text block if there is any text at all, message_delta, message_stop
-//          (messages/events.hpp). A continuation begins in the middle: no message_start, no start of
-//          the block that is open.
+// Blocks   text and calls of tools (messages/calls.hpp), none empty; by messages::AnswerWriter, so in the only
+//          order there is. A continuation is said again from its first token on, and what the reader has is left
+//          out: the engine gives out all of its text.
+// Ids      a token's id goes with the last event that its text let out; what let nothing out waits for the next.
 // Errors   none; an answer that fails is ended by its END, not by an event.
 // Threads  values.
 #pragma once
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include "engine/engine.hpp"
+#include "messages/calls.hpp"
 #include "messages/events.hpp"
 
 namespace parley::engine {
@@ -35,7 +37,12 @@ struct AnswerStart {
     std::string service_tier = "standard";
     bool continued = false;  // message_start has been sent
     int32_t block = -1;      // index of the block that is open already; -1: none
+    uint64_t released = 0;   // bytes of it that the reader has
     Marks marks;
+    messages::CallReader::Mode calls = messages::CallReader::Mode::none;
+    std::vector<std::string> tools;  // their names
+    bool parallel_calls = true;
+    uint64_t call_key = 0;  // of messages::tool_use_id()
 };
 
 class Answer {
@@ -45,12 +52,19 @@ class Answer {
     // Each appends its events to `out`.
     void begin(uint32_t prompt_tokens, const Reuse& reuse, std::vector<OutEvent>& out);
     void text(const Piece& piece, int64_t stamp_ns, std::vector<OutEvent>& out);
+    // The answer is whole by the one call in it: what the engine goes on to say is not wanted.
+    bool complete() const { return reader_.complete(); }
     void finish(const Finished& finished, int64_t stamp_ns, std::vector<OutEvent>& out);
 
   private:
+    void say(int64_t stamp_ns, std::vector<OutEvent>& out);
+
     AnswerStart start_;
-    uint32_t index_ = 0;
-    bool block_open_ = false;
+    messages::CallReader reader_;
+    messages::AnswerWriter writer_;
+    std::vector<messages::AnswerPart> parts_;
+    std::vector<std::string> lines_;
+    std::vector<model::Token> ids_;  // in no event yet
 };
 
 messages::Stop stop_of(const Finished& finished);

@@ -23,17 +23,22 @@ class GrammarVocabulary final : public grammar::Vocabulary {
 
 }  // namespace
 
-GrammarCache::Grammar GrammarCache::find(std::string_view schema) {
+GrammarCache::Grammar GrammarCache::find(std::string_view key) {
     const std::lock_guard lock(mutex_);
-    const auto found = by_schema_.find(schema);
-    if (found == by_schema_.end()) return nullptr;
+    const auto found = by_key_.find(key);
+    if (found == by_key_.end()) return nullptr;
     entries_.splice(entries_.begin(), entries_, found->second);
     return found->second->second;
 }
 
 base::Result<GrammarCache::Grammar> GrammarCache::get(const std::string& schema) {
-    if (auto known = find(schema)) return known;
-    auto automaton = grammar::compile_schema(schema);
+    return get(schema, [&] { return grammar::compile_schema(schema); });
+}
+
+base::Result<GrammarCache::Grammar> GrammarCache::get(const std::string& key,
+                                                      const Compile& compile) {
+    if (auto known = find(key)) return known;
+    auto automaton = compile();
     if (!automaton) return base::fail(automaton.error());
     std::shared_ptr<const grammar::Trie> trie;
     {
@@ -46,11 +51,11 @@ base::Result<GrammarCache::Grammar> GrammarCache::get(const std::string& schema)
     if (!made) return base::fail(made.error());
     (*made)->warm(kWarmOutcomesMax, kWarmNs);
     const std::lock_guard lock(mutex_);
-    if (by_schema_.count(schema) == 0) {
-        entries_.emplace_front(schema, *made);
-        by_schema_.emplace(entries_.front().first, entries_.begin());
+    if (by_key_.count(key) == 0) {
+        entries_.emplace_front(key, *made);
+        by_key_.emplace(entries_.front().first, entries_.begin());
         if (entries_.size() > kept_) {
-            by_schema_.erase(entries_.back().first);
+            by_key_.erase(entries_.back().first);
             entries_.pop_back();
         }
     }

@@ -7,6 +7,7 @@
 #include <map>
 #include <random>
 
+#include "grammar/schema.hpp"
 #include "messages/request.hpp"
 
 namespace parley::engine {
@@ -77,6 +78,37 @@ EngineOptions of_model(EngineOptions options, const model::Artifact& artifact) {
     return options;
 }
 
+messages::CallReader::Mode calls_of(const messages::Request& request) {
+    using Mode = messages::CallReader::Mode;
+    if (request.tool_choice == messages::ToolChoice::forced) return Mode::forced;
+    // An answer that is JSON by a schema may well hold the marker in a string.
+    if (request.tool_choice == messages::ToolChoice::none || request.schema_json) return Mode::none;
+    return Mode::free;
+}
+
+// What the cache keeps the answer's grammar by; "" where there is none. A schema's text begins with '{'.
+std::string grammar_key(const messages::Request& request) {
+    if (request.tool_choice != messages::ToolChoice::forced)
+        return request.schema_json.value_or("");
+    std::string key = "calls";
+    for (const messages::Tool& tool : request.tools)
+        key.append("\n").append(tool.name).append(" ").append(tool.schema_json);
+    return key;
+}
+
+base::Result<grammar::Automaton> compile(const messages::Request& request) {
+    if (request.tool_choice != messages::ToolChoice::forced) {
+        auto made = grammar::compile_schema(*request.schema_json);
+        if (!made) return base::fail(request.schema_path, made.error());
+        return made;
+    }
+    std::vector<grammar::Framed> calls;
+    for (const messages::Tool& tool : request.tools)
+        calls.push_back({messages::forced_call_open(tool.name), tool.schema_json,
+                         std::string(messages::kForcedCallClose), tool.path});
+    return grammar::compile_framed(calls, {.limits = {}, .spaces = true});
+}
+
 // Tokens of `prompt` up to a mark, as many as are the same whatever follows the mark. The template's
 // tokens that close a turn belong to a mark at its end.
 uint32_t tokens_before(const messages::CacheMark& mark, const std::vector<model::Turn>& turns,
@@ -134,18 +166,18 @@ base::Result<Job> Service::job_of(const Arrival& arrival, bool may_compile, Read
     if (!request) return base::fail(base::Errc::invalid, request.error().message);
 
     Job job;
-    if (request->schema_json) {
-        job.grammar = grammars_.find(*request->schema_json);
+    if (const std::string key = grammar_key(*request); !key.empty()) {
+        job.grammar = grammars_.find(key);
         if (!job.grammar && !may_compile) {
             reading.compile = true;
             return job;
         }
         if (!job.grammar) {
-            auto made = grammars_.get(*request->schema_json);
+            auto made = grammars_.get(key, [&] { return compile(*request); });
             if (!made)
                 return base::fail(made.error().code == base::Errc::internal ? base::Errc::internal
                                                                             : base::Errc::invalid,
-                                  request->schema_path + ": " + made.error().what);
+                                  made.error().what);
             job.grammar = std::move(*made);
         }
     }
@@ -156,7 +188,8 @@ base::Result<Job> Service::job_of(const Arrival& arrival, bool may_compile, Read
     job.max_tokens = request->max_tokens;
     if (const uint64_t most = artifact_.limits().output_tokens_max; most > 0)
         job.max_tokens = std::min(job.max_tokens, most);
-    job.stops = request->stop_sequences;
+    // A forced call has no text that they could be in.
+    if (request->tool_choice != messages::ToolChoice::forced) job.stops = request->stop_sequences;
     size_t stop_bytes = 0;
     for (const std::string& stop : job.stops) stop_bytes += stop.size();
     if (stop_bytes > options_.stop_bytes_max)
@@ -180,10 +213,15 @@ base::Result<Job> Service::job_of(const Arrival& arrival, bool may_compile, Read
     if (envelope.continuation) {
         const pipe::Continuation& c = *envelope.continuation;
         job.produced.assign(c.produced.begin(), c.produced.end());
-        job.released = c.released;
         start.continued = true;
         start.block = c.block;
+        start.released = c.released;
     }
+    start.call_key = job.sampling.seed;
+    start.calls = calls_of(*request);
+    if (start.calls != messages::CallReader::Mode::none)
+        for (const messages::Tool& tool : request->tools) start.tools.push_back(tool.name);
+    start.parallel_calls = request->parallel_calls;
     return job;
 }
 
@@ -394,7 +432,10 @@ void Service::text(Handle handle, const Piece& piece, int64_t stamp_ns) {
     Live* live = of(handle);
     if (live == nullptr) return;
     live->answer->text(piece, stamp_ns, events_);
-    send(*live, events_);
+    if (!live->answer->complete()) return send(*live, events_);
+    // Forced, the grammar has an end of its own, a byte from here; the one call of an answer that may have no
+    // second one is followed by nothing that anybody wants.
+    if (auto summed = engine_.cancel(handle)) finished(handle, *summed);
 }
 
 void Service::finished(Handle handle, const Finished& finished) {

@@ -6,6 +6,8 @@
 //          refusal, message_stop. Usage there: what message_start said, output tokens as released.
 // Errors   event(), Errc::invalid for an event that is malformed, out of order, or not for this hop;
 //          and what OutputJudge returns. After an error nothing more goes out: end the attempt.
+// Judged   text of text blocks as it is; of the input of a call what its JSON says: an escape hides nothing from
+//          rules and scores (JsonWords).
 // Threads  one.
 #pragma once
 
@@ -23,6 +25,19 @@ namespace parley::filter {
 struct OutEvent {
     pipe::EventMeta meta;  // attempt, seq, policy and stamp are the sender's to set
     std::string body;
+};
+
+// JSON text in pieces to what it says: escapes in it are resolved, all else stays as it is.
+class JsonWords {
+  public:
+    // What `piece` adds. An escape that is not whole yet waits; one that is none stays as it is written; half
+    // a surrogate pair is U+FFFD.
+    std::string feed(std::string_view piece);
+
+  private:
+    void escape(std::string& out);
+    std::string escape_;  // of an escape that is not whole
+    uint32_t high_ = 0;   // a high surrogate waits for its other half
 };
 
 class Answer {
@@ -52,6 +67,7 @@ class Answer {
     void release(size_t count, std::vector<OutEvent>& out);
 
     safety::OutputJudge judge_;
+    JsonWords words_;
     std::deque<Held> held_;
     size_t released_items_ = 0;
     messages::EventOrder order_;  // of what came in

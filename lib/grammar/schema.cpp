@@ -75,13 +75,10 @@ struct ObjectSpec {
 
 class Compiler {
   public:
-    Compiler(Element root, const SchemaOptions& options)
-        : b_(options.limits),
-          parts_(b_, options.spaces),
-          reader_(root, options.limits.nesting_max),
-          root_(root) {}
+    Compiler(Builder& builder, JsonParts& parts, Element root)
+        : b_(builder), parts_(parts), reader_(root, builder.limits().nesting_max), root_(root) {}
 
-    Result<Automaton> run() {
+    Result<Builder::Rule> run() {
         const auto root = rule_for({"#", root_});
         while (!pending_.empty()) {
             const auto [rule, at] = std::move(pending_.front());
@@ -91,7 +88,7 @@ class Compiler {
             b_.define(rule, start, end);
             if (auto ok = b_.check(); !ok) return base::fail(at.path, ok.error());
         }
-        return b_.build(root);
+        return root;
     }
 
   private:
@@ -511,28 +508,59 @@ class Compiler {
         return {};
     }
 
-    Builder b_;
-    JsonParts parts_;
+    Builder& b_;
+    JsonParts& parts_;  // shared by all that is built there
     SchemaReader reader_;
     Element root_;
     std::map<std::string, Builder::Rule> rules_;
     std::deque<std::pair<Builder::Rule, Located>> pending_;
 };
 
-}  // namespace
-
-Result<Automaton> compile_schema(std::string_view schema, const SchemaOptions& options) {
-    if (schema.size() > options.limits.source_bytes_max)
+// Adds a schema's rules to the builder; the rule of the whole.
+Result<Builder::Rule> add_schema(Builder& builder, JsonParts& parts, std::string_view schema) {
+    if (schema.size() > builder.limits().source_bytes_max)
         return base::fail(Errc::too_large,
                           fmt::format("a schema of {} bytes; at most {} are read", schema.size(),
-                                      options.limits.source_bytes_max));
+                                      builder.limits().source_bytes_max));
     simdjson::dom::parser parser;
     const simdjson::padded_string padded(schema);
     Element root;
     if (const auto error = parser.parse(padded).get(root); error != SUCCESS)
         return base::fail(Errc::invalid, fmt::format("the schema is not JSON: {}",
                                                      simdjson::error_message(error)));
-    return Compiler(root, options).run();
+    return Compiler(builder, parts, root).run();
+}
+
+}  // namespace
+
+Result<Automaton> compile_schema(std::string_view schema, const SchemaOptions& options) {
+    Builder builder(options.limits);
+    JsonParts parts(builder, options.spaces);
+    const auto root = add_schema(builder, parts, schema);
+    if (!root) return base::fail(root.error());
+    return builder.build(*root);
+}
+
+Result<Automaton> compile_framed(std::span<const Framed> texts, const SchemaOptions& options) {
+    Builder builder(options.limits);
+    JsonParts parts(builder, options.spaces);
+    const Builder::Rule whole = builder.rule("one of the texts");
+    const State start = builder.state(), end = builder.state();
+    size_t bytes = 0;
+    for (const Framed& text : texts) {
+        bytes += text.schema.size();
+        if (bytes > options.limits.source_bytes_max)
+            return base::fail(text.path, base::Error{Errc::too_large,
+                                                     fmt::format("with those before it over {} bytes",
+                                                                 options.limits.source_bytes_max)});
+        const auto rule = add_schema(builder, parts, text.schema);
+        if (!rule) return base::fail(text.path, rule.error());
+        const State inside = builder.state();
+        builder.call(builder.text(start, text.before), *rule, inside);
+        builder.skip(builder.text(inside, text.after), end);
+    }
+    builder.define(whole, start, end);
+    return builder.build(whole);
 }
 
 }  // namespace parley::grammar

@@ -17,6 +17,8 @@
 // Threads  a pure function.
 #pragma once
 
+#include <span>
+#include <string>
 #include <string_view>
 
 #include "base/result.hpp"
@@ -28,6 +30,15 @@ struct SchemaOptions {
     Limits limits;
     bool spaces = false;
 };
+
+// A text of `schema` between two fixed ones.
+struct Framed {
+    std::string before, schema, after;
+    std::string path;  // leads the errors about the schema
+};
+// One of several framed texts, at least one; the limits are for all together.
+base::Result<Automaton> compile_framed(std::span<const Framed> texts,
+                                       const SchemaOptions& options = {});
 
 base::Result<Automaton> compile_schema(std::string_view schema, const SchemaOptions& options = {});
 

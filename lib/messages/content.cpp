@@ -76,6 +76,7 @@ void TurnBuilder::begin(Role role, std::string_view joiner) {
     role_ = role;
     joiner_ = joiner;
     begun_ = false;
+    line_ended_ = false;
 }
 
 Turn& TurnBuilder::turn() {
@@ -90,9 +91,21 @@ Turn& TurnBuilder::turn() {
 void TurnBuilder::add(Origin origin, std::string_view text) {
     if (text.empty()) return;
     std::string& to = turn().text;
+    const bool parted = line_ended_ && text.front() != '\n';
+    line_ended_ = false;
     const size_t index = request_.turns.size() - 1;
-    request_.judged.push_back({origin, index, to.size(), text.size()});
+    request_.judged.push_back({origin, index, to.size(), text.size() + (parted ? 1 : 0)});
+    if (parted) to += '\n';
     to += text;
+}
+
+void TurnBuilder::add_lines(Origin origin, std::string text) {
+    if (begun_ && !line_ended_) {
+        const std::string& before = request_.turns.back().text;
+        if (!before.empty() && before.back() != '\n') text.insert(0, 1, '\n');
+    }
+    add(origin, text);
+    line_ended_ = true;
 }
 
 void TurnBuilder::keep_empty() {
@@ -291,7 +304,14 @@ bool RequestReader::read_text_blocks(Array blocks, Where where, std::string& out
     return true;
 }
 
-bool RequestReader::read_document(Object block, Where where) {
+bool RequestReader::read_document(Object block, const Where& where) {
+    std::string text;
+    if (!document_text(block, where, text)) return false;
+    turns_.add(Origin::document, text);
+    return true;
+}
+
+bool RequestReader::document_text(Object block, Where where, std::string& rendered) {
     Element value;
     Object source;
     if (block.at_key("source").get(value)) return fail(where.str("source"), kRequired);
@@ -329,14 +349,20 @@ bool RequestReader::read_document(Object block, Where where) {
     std::string_view title;
     if (const auto given = json::member(block, "title"))
         if (given->get(title)) return fail(where.str("title"), kString);
-    std::string out = "[Document";
-    if (!title.empty()) out.append(": ").append(title);
-    out.append("]\n").append(text).append("\n[End of document]\n");
-    turns_.add(Origin::document, out);
+    rendered += "[Document";
+    if (!title.empty()) rendered.append(": ").append(title);
+    rendered.append("]\n").append(text).append("\n[End of document]\n");
     return true;
 }
 
-bool RequestReader::read_search_result(Object block, Where where) {
+bool RequestReader::read_search_result(Object block, const Where& where) {
+    std::string text;
+    if (!search_result_text(block, where, text)) return false;
+    turns_.add(Origin::document, text);
+    return true;
+}
+
+bool RequestReader::search_result_text(Object block, Where where, std::string& rendered) {
     std::string_view title;
     std::string_view source;
     if (!required_text(block, where, "title", title)) return false;
@@ -348,10 +374,8 @@ bool RequestReader::read_search_result(Object block, Where where) {
     where.deeper = "content";
     std::string text;
     if (!read_text_blocks(blocks, where, text)) return false;
-    std::string out = "[Search result: ";
-    out.append(title).append(" (").append(source).append(")]\n");
-    out.append(text).append("\n[End of search result]\n");
-    turns_.add(Origin::document, out);
+    rendered.append("[Search result: ").append(title).append(" (").append(source).append(")]\n");
+    rendered.append(text).append("\n[End of search result]\n");
     return true;
 }
 

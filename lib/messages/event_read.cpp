@@ -140,6 +140,11 @@ base::Result<void> read_members(object top, Event& event) {
             event.block = *known;
             if (event.block == BlockType::text)
                 event.text = json::text_member(*block, "text").value_or("");
+            if (event.block != BlockType::tool_use) return {};
+            event.tool_id = json::text_member(*block, "id").value_or("");
+            event.tool_name = json::text_member(*block, "name").value_or("");
+            if (event.tool_id.empty() || event.tool_name.empty())
+                return bad("a tool_use block without its id or name");
             return {};
         }
         case EventType::content_block_delta:

@@ -42,6 +42,8 @@ void write_usage(base::JsonWriter& w, const Usage& usage) {
     w.field("service_tier", usage.service_tier).end();
 }
 
+}  // namespace
+
 void write_stop(base::JsonWriter& w, const Stop& stop) {
     w.field("stop_reason", name(stop.reason)).key("stop_sequence");
     if (stop.sequence)
@@ -49,8 +51,6 @@ void write_stop(base::JsonWriter& w, const Stop& stop) {
     else
         w.null();
 }
-
-}  // namespace
 
 std::string_view name(StopReason reason) { return kStopReasons[static_cast<size_t>(reason)]; }
 std::optional<StopReason> stop_reason(std::string_view name) {
@@ -100,6 +100,28 @@ std::string EventWriter::text_delta(uint32_t index, std::string_view text,
     return out;
 }
 
+std::string EventWriter::tool_block_start(uint32_t index, std::string_view id,
+                                          std::string_view name) {
+    std::string out;
+    base::JsonWriter w(out);
+    w.object().field("type", "content_block_start").field("index", index);
+    w.key("content_block").object().field("type", "tool_use").field("id", id).field("name", name);
+    w.key("input").object().end().end().end();
+    return out;
+}
+
+std::string EventWriter::input_delta(uint32_t index, std::string_view partial_json,
+                                     std::optional<uint64_t> offset) {
+    std::string out;
+    out.reserve(104 + partial_json.size() + partial_json.size() / 4);
+    base::JsonWriter w(out);
+    w.object().field("type", "content_block_delta").field("index", index);
+    if (offset) w.field("offset", *offset);
+    w.key("delta").object().field("type", "input_json_delta");
+    w.field("partial_json", partial_json).end().end();
+    return out;
+}
+
 std::string EventWriter::block_stop(uint32_t index) {
     std::string out;
     base::JsonWriter w(out);
@@ -140,6 +162,16 @@ EventOrder EventOrder::resumed(uint32_t next_index, bool block_open) {
     return order;
 }
 
+base::Result<void> EventOrder::next(const Event& event) {
+    const bool delta = event.type == EventType::content_block_delta;
+    if (delta && state_ == State::in_block && block_ && *block_ != event.block)
+        return base::fail(base::Errc::invalid,
+                          "event 'content_block_delta' is not of its block's kind");
+    if (auto fits = next(event.type, event.index); !fits) return fits;
+    if (delta || event.type == EventType::content_block_start) block_ = event.block;
+    return {};
+}
+
 base::Result<void> EventOrder::next(EventType type, uint32_t index) {
     static constexpr std::array<std::string_view, 6> kAfter{
         "at the start",        "between blocks",     "inside a block",
@@ -161,6 +193,7 @@ base::Result<void> EventOrder::next(EventType type, uint32_t index) {
                 return refuse(" with index " + std::to_string(index) + ", expected " +
                               std::to_string(next_index_));
             ++next_index_;
+            block_.reset();
             state_ = State::in_block;
             return {};
         case EventType::content_block_delta:
@@ -193,89 +226,6 @@ base::Result<void> EventOrder::next(EventType type, uint32_t index) {
             return refuse();
     }
     return refuse();
-}
-
-base::Result<void> Folder::add(const Event& event) {
-    if (event.type == EventType::message_accepted || event.type == EventType::snapshot)
-        return base::fail(base::Errc::invalid,
-                          "event '" + std::string(name(event.type)) + "' is not part of an answer");
-    const bool block_event = event.type == EventType::content_block_start ||
-                             event.type == EventType::content_block_delta;
-    if (block_event && event.block != BlockType::text)
-        return base::fail(base::Errc::unsupported, "only text blocks can be folded");
-    if (auto legal = order_.next(event); !legal) return legal;
-    switch (event.type) {
-        case EventType::message_start:
-            message_id_ = event.message_id;
-            model_ = event.model;
-            if (event.usage) usage_ = *event.usage;
-            break;
-        case EventType::content_block_start:
-            blocks_.push_back(event.text);
-            text_bytes_ += event.text.size();
-            break;
-        case EventType::content_block_delta:
-            if (blocks_.empty()) blocks_.emplace_back();  // a stream taken up inside a block
-            blocks_.back() += event.text;
-            text_bytes_ += event.text.size();
-            break;
-        case EventType::message_delta:
-            stop_ = event.stop;
-            if (event.usage) {
-                // Totals replace; a delta that tells of output alone keeps the prompt's numbers.
-                const Usage before = usage_;
-                usage_ = *event.usage;
-                if (usage_.prompt_tokens() == 0) {
-                    usage_ = before;
-                    usage_.output_tokens = event.usage->output_tokens;
-                }
-            }
-            break;
-        case EventType::error:
-            error_ = event.error;
-            break;
-        default:
-            break;
-    }
-    return {};
-}
-
-std::string Folder::text() const {
-    std::string out;
-    out.reserve(text_bytes_);
-    for (const std::string& block : blocks_) out += block;
-    return out;
-}
-
-std::string Folder::content_json() const {
-    std::string out;
-    base::JsonWriter w(out);
-    w.array();
-    for (const std::string& block : blocks_)
-        if (!block.empty()) w.object().field("type", "text").field("text", block).end();
-    w.end();
-    return out;
-}
-
-std::string Folder::message_json() const {
-    std::string out;
-    out.reserve(512 + text_bytes_ + text_bytes_ / 8);
-    base::JsonWriter w(out);
-    w.object().field("id", message_id_).field("type", "message").field("role", "assistant");
-    w.field("model", model_).key("content").raw(content_json());
-    if (stop_)
-        write_stop(w, *stop_);
-    else
-        w.key("stop_reason").null().key("stop_sequence").null();
-    w.key("stop_details");
-    if (stop_ && !stop_->details_json.empty())
-        w.raw(stop_->details_json);
-    else
-        w.null();
-    w.key("usage");
-    write_usage(w, usage_);
-    w.end();
-    return out;
 }
 
 void sse_frame(std::string& out, std::string_view id, std::string_view event_name,

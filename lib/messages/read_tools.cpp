@@ -26,8 +26,9 @@ bool RequestReader::read_tools(Object body) {
             if (item.get(tool)) return fail(where.str(), kObject);
             if (!read_tool(tool, where, names) || !mark(tool, where)) return false;
         }
+        if (!out_.turns.empty()) turns_.add(Origin::system, kToolsAfter);
     }
-    return read_tool_choice(body, given, names);
+    return read_tool_choice(body, given);
 }
 
 bool RequestReader::read_tool(Object tool, const Where& where,
@@ -61,35 +62,45 @@ bool RequestReader::read_tool(Object tool, const Where& where,
     if (!tool_name(name))
         later(where.str("name"), "String should match pattern '^[a-zA-Z0-9_-]{1,128}$'");
     if (!names.insert(name).second) later("tools", "Tool names must be unique.");
+    out_.tools.push_back({std::string(name), simdjson::minify(schema), where.str("input_schema")});
     if (deferred) return true;
-    if (out_.turns.empty()) turns_.add(Origin::system, "# Tools\n");
+    if (out_.turns.empty()) turns_.add(Origin::system, kToolsBefore);
     turns_.add(Origin::system, tool_line(name, description, schema));
     return true;
 }
 
-bool RequestReader::read_tool_choice(Object body, bool given,
-                                     const std::unordered_set<std::string_view>& names) {
-    const auto value = json::member(body, "tool_choice");
-    if (!value) return true;
-    Object choice;
-    if (value->get(choice)) return fail("tool_choice", kObject);
-    const Where where{.root = "tool_choice"};
-    std::string_view type;
-    if (!required_text(choice, where, "type", type)) return false;
-    if (type != "auto" && type != "any" && type != "tool" && type != "none")
-        return fail("tool_choice.type", "Input should be 'auto', 'any', 'tool' or 'none'");
-    std::string_view name;
-    if (type == "tool" && !required_text(choice, where, "name", name)) return false;
-    if (const auto single = json::member(choice, "disable_parallel_tool_use"))
-        if (!single->is_bool()) return fail(where.str("disable_parallel_tool_use"), kBoolean);
-    const bool forced = type == "any" || type == "tool";
-    if (names.empty() && !(given && !forced))
-        later("tool_choice", "may only be specified while providing tools");
-    if (type == "tool" && names.count(name) == 0)
-        later("tool_choice.name", "Tool '" + json::shown(name) + "' not found in provided tools");
-    // A promise of a call cannot be kept by an answer in text.
-    if (forced)
-        later("tool_choice.type", "'" + std::string(type) + "' is not supported by this server yet");
+bool RequestReader::read_tool_choice(Object body, bool given) {
+    std::vector<Tool>& tools = out_.tools;
+    if (!tools.empty()) out_.tool_choice = ToolChoice::free;
+    if (const auto value = json::member(body, "tool_choice")) {
+        Object choice;
+        if (value->get(choice)) return fail("tool_choice", kObject);
+        const Where where{.root = "tool_choice"};
+        std::string_view type;
+        if (!required_text(choice, where, "type", type)) return false;
+        if (type != "auto" && type != "any" && type != "tool" && type != "none")
+            return fail("tool_choice.type", "Input should be 'auto', 'any', 'tool' or 'none'");
+        std::string_view name;
+        if (type == "tool" && !required_text(choice, where, "name", name)) return false;
+        if (const auto single = json::member(choice, "disable_parallel_tool_use")) {
+            bool disabled = false;
+            if (single->get(disabled)) return fail(where.str("disable_parallel_tool_use"), kBoolean);
+            out_.parallel_calls = !disabled;
+        }
+        const bool forced = type == "any" || type == "tool";
+        if (tools.empty() && !(given && !forced))
+            later("tool_choice", "may only be specified while providing tools");
+        if (type == "tool") {
+            std::erase_if(tools, [&](const Tool& tool) { return tool.name != name; });
+            if (tools.empty())
+                later("tool_choice.name",
+                      "Tool '" + json::shown(name) + "' not found in provided tools");
+        }
+        if (forced) out_.tool_choice = ToolChoice::forced;
+        if (type == "none") out_.tool_choice = ToolChoice::none;
+    }
+    if (out_.tool_choice != ToolChoice::forced)
+        for (Tool& tool : tools) tool.schema_json.clear();
     return true;
 }
 
@@ -106,7 +117,7 @@ bool RequestReader::read_tool_use(Object block, const Where& where, Role role) {
         return true;
     }
     later(pairs_.call(id, where.str()));
-    turns_.add(Origin::assistant, call_text(name, input));
+    turns_.add_lines(Origin::assistant, call_text(name, input));
     return true;
 }
 
@@ -141,7 +152,7 @@ bool RequestReader::read_tool_result(Object block, const Where& where, Role role
         return true;
     }
     later(pairs_.result(id, where.str()));
-    turns_.add(Origin::document, result_text(text, is_error));
+    turns_.add_lines(Origin::document, result_text(text, is_error));
     return true;
 }
 
@@ -151,11 +162,14 @@ bool RequestReader::read_result_block(Object block, const Where& where, std::str
     if (type == "text") {
         if (!required_text(block, where, "text", text)) return false;
         out += text;
-    } else if (type == "image" || type == "document" || type == "search_result") {
-        later(where.str(), type == "image" ? "image input is not supported by this model"
-                                           : "'" + std::string(type) +
-                                                 "' in a tool_result is not supported by this "
-                                                 "server yet");
+    } else if (type == "image") {
+        later(where.str(), "image input is not supported by this model");
+    } else if (type == "document") {
+        const std::string path = where.str();
+        return document_text(block, Where{.root = path}, out);
+    } else if (type == "search_result") {
+        const std::string path = where.str();
+        return search_result_text(block, Where{.root = path}, out);
     } else if (type != "tool_reference") {
         return fail(where.str("type"),
                     "Input should be 'text', 'image', 'document', 'search_result' or "

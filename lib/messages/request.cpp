@@ -290,6 +290,7 @@ bool RequestReader::read_output(Object body) {
         if (out_.schema_json) later("output_format", "not beside `output_config.format`");
         if (!read_format(*format, "output_format")) return false;
     }
+    if (out_.tool_choice == ToolChoice::forced) out_.schema_json.reset();
     if (!out_.schema_json) return true;
     if (!out_.stop_sequences.empty())
         later("stop_sequences", "not supported with " + out_.schema_path + ", which they would cut");

@@ -65,6 +65,15 @@ struct CacheMark {
     Ttl ttl = Ttl::five_minutes;
 };
 
+// none: the answer is text, whatever tools are shown. forced: it is one call of one of `tools`.
+enum class ToolChoice : uint8_t { none, free, forced };
+
+struct Tool {
+    std::string name;
+    std::string schema_json;  // its input_schema, minified; "" unless the choice is forced
+    std::string path;         // where that stood: "tools.0.input_schema"
+};
+
 struct Request {
     std::string model;
     uint64_t max_tokens = 0;  // 0: run the prompt only. Not clamped to any context, below 2^53
@@ -80,6 +89,12 @@ struct Request {
     // together with stop_sequences, which would cut it, nor with a prefill, which it could not begin with.
     std::optional<std::string> schema_json;
     std::string schema_path;  // where it stood: "output_config.format.schema"
+
+    // Tools that may be called: all (also those not shown, defer_loading), or the chosen one. Whether a schema
+    // can be compiled is not looked at. Forced, stop_sequences and schema_json have nothing to be about.
+    ToolChoice tool_choice = ToolChoice::none;
+    std::vector<Tool> tools;
+    bool parallel_calls = true;  // false: one call at most
 
     std::vector<Turn> turns;
     bool prefill = false;  // the last turn is the assistant's and is continued

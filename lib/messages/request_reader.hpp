@@ -32,6 +32,8 @@ class TurnBuilder {
     // What follows belongs to one message (or to the `system` field) of this role.
     void begin(Role role, std::string_view joiner);
     void add(Origin origin, std::string_view text);
+    // The same on lines of its own: a line break parts it from what stands before and after it.
+    void add_lines(Origin origin, std::string text);
     // The user's turn exists even if nothing of it is rendered: an answer before it is not a
     // prefill.
     void keep_empty();
@@ -44,6 +46,7 @@ class TurnBuilder {
     Role role_ = Role::system;
     std::string_view joiner_;
     bool begun_ = false;  // the current message has its turn
+    bool line_ended_ = false;  // what was added last is to stand alone
 };
 
 class RequestReader {
@@ -78,7 +81,7 @@ class RequestReader {
     bool read_format(Element element, const std::string& path);
     bool read_tools(Object body);                            // read_tools.cpp
     bool read_tool(Object tool, const Where& where, std::unordered_set<std::string_view>& names);
-    bool read_tool_choice(Object body, bool given, const std::unordered_set<std::string_view>& names);
+    bool read_tool_choice(Object body, bool given);
     bool read_unsupported(Object body);
     bool read_unknown(Object body);
     bool read_cache_control(Object holder, const Where& where, std::optional<Ttl>& ttl);
@@ -92,8 +95,11 @@ class RequestReader {
     bool read_message(Element item, Where where, bool last);
     bool read_block(Element item, Where where, Role role);
     bool read_text(Object block, const Where& where, Origin origin);
-    bool read_document(Object block, Where where);
-    bool read_search_result(Object block, Where where);
+    bool read_document(Object block, const Where& where);
+    bool read_search_result(Object block, const Where& where);
+    // Both append; also of those inside a tool_result.
+    bool document_text(Object block, Where where, std::string& rendered);
+    bool search_result_text(Object block, Where where, std::string& rendered);
     bool read_tool_use(Object block, const Where& where, Role role);
     bool read_tool_result(Object block, const Where& where, Role role);
     bool read_result_block(Object block, const Where& where, std::string_view type,

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/json.hpp"
+#include "messages/calls.hpp"
 
 namespace parley::messages {
 
@@ -14,25 +15,59 @@ bool tool_name(std::string_view name) {
            });
 }
 
+const std::string_view kToolsBefore =
+    "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
+    "You are provided with function signatures within <tools></tools> XML tags:\n<tools>\n";
+const std::string_view kToolsAfter =
+    "</tools>\n\nFor each function call, return a json object with function name and arguments within "
+    "<tool_call></tool_call> XML tags:\n<tool_call>\n"
+    "{\"name\": <function-name>, \"arguments\": <args-json-object>}\n</tool_call>";
+
+namespace {
+
+std::string spaced(json::dom::element value) {
+    const std::string compact = simdjson::minify(value);
+    std::string out;
+    out.reserve(compact.size() + compact.size() / 8);
+    bool string = false;
+    for (size_t i = 0; i < compact.size(); ++i) {
+        const char c = compact[i];
+        out += c;
+        if (string && c == '\\')
+            out += compact[++i];
+        else if (c == '"')
+            string = !string;
+        else if (!string && (c == ':' || c == ','))
+            out += ' ';
+    }
+    return out;
+}
+
+}  // namespace
+
 std::string tool_line(std::string_view name, std::string_view description,
                       json::dom::element schema) {
-    std::string out;
-    base::JsonWriter w(out);
-    w.object().field("name", name);
-    if (!description.empty()) w.field("description", description);
-    w.key("parameters").raw(simdjson::minify(schema)).end();
-    return out + "\n";
+    std::string out = "{\"type\": \"function\", \"function\": {\"name\": ";
+    base::append_json_string(out, name);
+    if (!description.empty()) {
+        out += ", \"description\": ";
+        base::append_json_string(out, description);
+    }
+    return out.append(", \"parameters\": ").append(spaced(schema)).append("}}\n");
 }
 
 std::string call_text(std::string_view name, json::dom::element input) {
-    std::string out = "[Call ";
-    return out.append(name).append(": ").append(simdjson::minify(input)).append("]\n");
+    std::string out(kCallOpen);
+    out += "\n{\"name\": ";
+    base::append_json_string(out, name);
+    out.append(", \"arguments\": ").append(spaced(input));
+    return out.append("}\n").append(kCallClose);
 }
 
 std::string result_text(std::string_view text, bool is_error) {
-    std::string out = is_error ? "[Error]\n" : "[Result]\n";
-    out.append(text);
-    return out.append(is_error ? "\n[End of error]\n" : "\n[End of result]\n");
+    std::string out = "<tool_response>\n";
+    if (is_error) out += "Error: ";
+    return out.append(text).append("\n</tool_response>");
 }
 
 std::optional<CallPairs::Offence> CallPairs::message(Role role) {

@@ -1,16 +1,18 @@
 // tools: how tools, and calls of them in the history, stand in the turns. Internal to lib/messages.
 //
-// For models without a tool format of their own. All of it is text of the turns, so the filter
-// judges, the front counts and the worker reads the same bytes.
+// All of it is text of the turns, in the format of Hermes 2 Pro (messages/calls.hpp), so the filter judges,
+// the front counts and the worker reads the same bytes. Markers are spelled as text, whatever the model's
+// vocabulary has.
 //
-// Tools    first in the system turn, before the `system` field, one line of JSON each:
-//            # Tools\n{"name":…,"description":…,"parameters":SCHEMA}\n…     (Origin::system)
-//          without one that has defer_loading:true. A turn with them may be all there is of it.
-// Call     [Call NAME: INPUT]\n in the assistant's turn                       (Origin::assistant)
-// Result   [Result]\nTEXT\n[End of result]\n, or [Error]… where is_error      (Origin::document)
-//          in the user's turn. Which call it answers is told by the order, as ids are the client's.
-// SCHEMA and INPUT are the client's JSON without white space between tokens: the prompt does not
-// depend on how a client lays its JSON out.
+// Tools    first in the system turn, before the `system` field: kToolsBefore, one line of JSON each, kToolsAfter
+//          (Origin::system); without a tool that has defer_loading:true. Two of them may be all of a turn.
+// Call     <tool_call>\n{"name": NAME, "arguments": INPUT}\n</tool_call> in the assistant's turn
+//          (Origin::assistant)
+// Result   <tool_response>\nTEXT\n</tool_response> in the user's turn, "Error: " before TEXT where is_error
+//          (Origin::document). Which call it answers is told by the order, as ids are the client's.
+//          Calls and results stand on lines of their own.
+// JSON     the client's values with one space after each ':' and ',' and none elsewhere, as such models read
+//          them: the prompt does not depend on how a client lays its JSON out.
 //
 // CallPairs is the rule that each call has its result in the next message, results first. Messages
 // of one role in a row are one, as they are one turn; system messages in between do not count.
@@ -31,6 +33,7 @@ namespace parley::messages {
 
 bool tool_name(std::string_view name);  // ^[a-zA-Z0-9_-]{1,128}$
 
+extern const std::string_view kToolsBefore, kToolsAfter;
 std::string tool_line(std::string_view name, std::string_view description,
                       json::dom::element schema);
 std::string call_text(std::string_view name, json::dom::element input);

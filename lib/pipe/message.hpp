@@ -52,7 +52,7 @@ struct Continuation {
     std::vector<int32_t> produced;  // token ids whose text the client has
     int32_t block = -1;             // open content block; -1: none was started
     uint64_t released = 0;          // bytes of its text that the client has
-    std::string text;               // that text
+    std::string text;               // what the client has of all blocks, joined: what was judged before
 };
 
 struct Envelope {

@@ -1,5 +1,6 @@
 """Run inside a virtual environment that has the official anthropic SDK; PARLEY_URL, PARLEY_KEY, PARLEY_MODEL say where."""
 
+import json
 import os
 
 import anthropic
@@ -53,9 +54,31 @@ raises(anthropic.BadRequestError, 400, messages=[])
 raises(anthropic.AuthenticationError, 401, using=client.with_options(api_key="pk_wrong"))
 long = raises(anthropic.BadRequestError, 400, messages=[{"role": "user", "content": "word " * 12000}])
 assert "prompt is too long: " in long and " maximum" in long, long
-tools = [{"name": "f", "description": "d", "input_schema": {"type": "object", "properties": {}}}]
-# Tools are shown to the model, which answers in text; a call cannot be promised yet.
-told = client.messages.create(model=model, max_tokens=8, messages=QUESTION, tools=tools)
-assert told.content[0].type == "text" and told.usage.input_tokens > 0, told
-raises(anthropic.BadRequestError, 400, tools=tools, tool_choice={"type": "any"})
+# Calls of tools, forced: a small model calls none by itself that can be relied on.
+tools = [{"name": "get_weather", "description": "Weather of a city.",
+          "input_schema": {"type": "object", "properties": {"city": {"type": "string", "maxLength": 40}}, "required": ["city"]}},
+         {"name": "set_lamp", "input_schema": {"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"], "additionalProperties": False}}]
+turn = [{"role": "user", "content": "How warm is it in Bern?"}]
+choice = {"type": "tool", "name": "get_weather"}
+with client.messages.stream(model=model, max_tokens=96, messages=turn, tools=tools, tool_choice=choice, extra_body=GREEDY) as stream:
+    pieces = [event.partial_json for event in stream if event.type == "input_json"]
+    streamed = stream.get_final_message()
+assert streamed.stop_reason == "tool_use" and [b.type for b in streamed.content] == ["tool_use"], streamed
+call = streamed.content[0]
+assert call.id.startswith("toolu_") and call.name == "get_weather" and isinstance(call.input["city"], str), call
+assert len(pieces) > 1 and json.loads("".join(pieces)) == call.input, pieces
+plain = client.messages.create(model=model, max_tokens=96, messages=turn, tools=tools, tool_choice=choice, extra_body=GREEDY)
+assert plain.stop_reason == "tool_use" and plain.content[0].input == call.input and plain.content[0].id != call.id, plain
+# The loop: the call goes back as the SDK holds it, with its result, and so does the next.
+turn += [{"role": "assistant", "content": streamed.content},
+         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": call.id, "content": "21 degrees"}]}]
+second = client.messages.create(model=model, max_tokens=96, messages=turn, tools=tools, tool_choice={"type": "any"})
+assert second.stop_reason == "tool_use" and len(second.content) == 1 and second.content[0].name in ("get_weather", "set_lamp"), second
+turn += [{"role": "assistant", "content": second.content},
+         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": second.content[0].id, "content": [{"type": "text", "text": "done"}], "is_error": True}]}]
+told = client.messages.create(model=model, max_tokens=8, messages=turn, tools=tools, tool_choice={"type": "none"})
+assert [b.type for b in told.content] in (["text"], []) and told.usage.input_tokens == client.messages.count_tokens(
+    model=model, messages=turn, tools=tools, tool_choice={"type": "none"}).input_tokens, told
+assert "max_tokens" in raises(anthropic.BadRequestError, 400, max_tokens=2, tools=tools, tool_choice=choice)
+raises(anthropic.BadRequestError, 400, messages=turn[:2], tools=tools)
 print(f"anthropic {anthropic.__version__}: all good")

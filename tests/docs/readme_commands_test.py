@@ -43,11 +43,12 @@ with Pipeline() as pipeline:
     if not generations:
         print("the SDK call was not tried: no SDK (tests/clients/install.sh)")
     # "What it does not do yet" is refused as the README says, not half done.
-    tool = {"name": "clock", "input_schema": {"type": "object"}}
+    odd = {"name": "clock", "input_schema": {"type": "object", "properties": {"x": {"contentEncoding": "base64"}}}}
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
     document = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0xLjQK"}}
     for what, expected, path, body in (
-            ("tools", 400, "/v1/messages", pipeline.body("Hello", tools=[tool], tool_choice={"type": "any"})),
+            ("a server's own tool", 400, "/v1/messages", pipeline.body("Hello", tools=[{"type": "web_search_20250305", "name": "web_search"}])),
+            ("a keyword that cannot be held", 400, "/v1/messages", pipeline.body("Hello", tools=[odd], tool_choice={"type": "any"})),
             ("an image", 400, "/v1/messages", pipeline.body([image])),
             ("a PDF", 400, "/v1/messages", pipeline.body([document])),
             ("batches", 404, "/v1/messages/batches", {"requests": []}),

@@ -241,7 +241,7 @@ TEST_CASE("cancel ends with its usage, and nothing follows", "[service]") {
     CHECK(b.service->empty());
 }
 
-TEST_CASE("a continuation at any event sends the very rest and no event twice", "[service]") {
+TEST_CASE("a continuation at any event inside a block sends the very rest and no event twice", "[service]") {
     Bench whole;
     whole.open();
     whole.ask("req_1", R"("max_tokens":20,"temperature":0.9)");
@@ -257,6 +257,8 @@ TEST_CASE("a continuation at any event sends the very rest and no event twice", 
         if (all.events[cut].type == messages::EventType::content_block_delta)
             released += all.events[cut].text;
         produced.insert(produced.end(), all.raw[cut].ids.begin(), all.raw[cut].ids.end());
+        // A block is gone on with while it is open: chatd keeps its end until the event after it.
+        if (all.events[cut].type == messages::EventType::content_block_stop) continue;
         Bench b;
         b.open();
         pipe::Envelope envelope;

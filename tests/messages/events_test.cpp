@@ -194,6 +194,105 @@ TEST_CASE("folding gives the message of a non-streaming answer", "[events]") {
     CHECK_FALSE(folder.add(read(EventWriter::ping())));
 }
 
+TEST_CASE("calls are written as the contract has them, and read back", "[events]") {
+    CHECK(EventWriter::tool_block_start(1, "toolu_1", "f") ==
+          R"({"type":"content_block_start","index":1,"content_block":{"type":"tool_use","id":"toolu_1","name":"f","input":{}}})");
+    CHECK(EventWriter::input_delta(1, "{\"a\"") ==
+          R"({"type":"content_block_delta","index":1,"delta":{"type":"input_json_delta","partial_json":"{\"a\""}})");
+    const Event start = read(EventWriter::tool_block_start(1, "toolu_1", "f"));
+    CHECK(start.block == BlockType::tool_use);
+    CHECK(start.tool_id == "toolu_1");
+    CHECK(start.tool_name == "f");
+    const Event delta = read(EventWriter::input_delta(1, "{\"a\"", 3));
+    CHECK(delta.block == BlockType::tool_use);
+    CHECK(delta.text == "{\"a\"");
+    CHECK(delta.offset == 3);
+    CHECK_FALSE(parse_event(
+        R"({"type":"content_block_start","index":0,"content_block":{"type":"tool_use","name":"f","input":{}}})"));
+}
+
+TEST_CASE("a delta of another kind than its block is refused", "[events]") {
+    EventOrder order;
+    REQUIRE(order.next(read(EventWriter::message_start("m", "m", {}))));
+    REQUIRE(order.next(read(EventWriter::tool_block_start(0, "t", "f"))));
+    CHECK_FALSE(order.next(read(EventWriter::text_delta(0, "x"))));
+    CHECK(order.next(read(EventWriter::input_delta(0, "{"))));
+    EventOrder later = EventOrder::resumed(1, true);
+    REQUIRE(later.next(read(EventWriter::input_delta(0, "{"))));
+    CHECK_FALSE(later.next(read(EventWriter::text_delta(0, "x"))));
+}
+
+TEST_CASE("folded calls have their input as JSON, and one that was cut is left out", "[events]") {
+    const auto fold = [](const std::vector<std::string>& input, StopReason reason) {
+        Folder folder;
+        AnswerWriter::Out out;
+        AnswerWriter writer;
+        writer.start("msg_1", "m", {}, out);
+        writer.text("Well.", out);
+        writer.call("toolu_1", "f", out);
+        for (const std::string& piece : input) writer.input(piece, out);
+        writer.stop({reason, std::nullopt, ""}, {}, out);
+        for (const std::string& json : out) REQUIRE(folder.add(read(json)));
+        REQUIRE(folder.finished());
+        CHECK(folder.text() == "Well.");
+        return folder.content_json();
+    };
+    const std::string text = R"([{"type":"text","text":"Well."})";
+    const std::string call = R"(,{"type":"tool_use","id":"toolu_1","name":"f","input":)";
+    CHECK(fold({"{\"a\":", " [1, 2]}"}, StopReason::tool_use) == text + call + R"({"a":[1,2]}}])");
+    CHECK(fold({}, StopReason::tool_use) == text + call + "{}}]");
+    CHECK(fold({}, StopReason::max_tokens) == text + "]");
+    CHECK(fold({"{\"a\":"}, StopReason::max_tokens) == text + "]");
+    CHECK(fold({"[]"}, StopReason::tool_use) == text + "]");
+}
+
+TEST_CASE("a continued answer has exactly the events that the reader lacks, wherever it stood", "[events]") {
+    // One answer, said in pieces of one character; a reader that has the first n events.
+    const auto say = [](AnswerWriter writer) {
+        AnswerWriter::Out out;
+        writer.start("msg_1", "m", {}, out);
+        for (const char* c : {"W", "\u00e9", "l"}) writer.text(c, out);
+        for (const char* name : {"f", "g"}) {
+            const std::string id = "toolu_" + std::to_string(writer.call_index());
+            writer.call(id, name, out);
+            for (const char* c : {"{", "}"}) writer.input(c, out);
+        }
+        writer.text("end", out);
+        writer.stop({StopReason::tool_use, std::nullopt, ""}, {}, out);
+        return out;
+    };
+    const auto whole = say({});
+    EventOrder check;
+    for (const std::string& json : whole) REQUIRE(check.next(read(json)));
+    CHECK(check.finished());
+    for (size_t had = 1; had < whole.size() - 2; ++had) {
+        int32_t block = -1;
+        uint64_t released = 0;
+        for (size_t i = 0; i < had; ++i) {
+            const Event event = read(whole[i]);
+            if (event.type == EventType::content_block_start) {
+                block = static_cast<int32_t>(event.index);
+                released = 0;
+            }
+            released += event.text.size();
+        }
+        // A closed block is not gone on with: whoever has its end waits for the next start (chatd does).
+        if (read(whole[had - 1]).type == EventType::content_block_stop) continue;
+        INFO(had);
+        const auto rest = say(AnswerWriter::resumed(block, released));
+        CHECK(rest == AnswerWriter::Out(whole.begin() + static_cast<ptrdiff_t>(had), whole.end()));
+    }
+    // One that comes to less than the reader has is closed all the same.
+    AnswerWriter::Out out;
+    AnswerWriter less = AnswerWriter::resumed(3, 10);
+    less.start("msg_1", "m", {}, out);
+    less.text("x", out);
+    less.stop({}, {}, out);
+    REQUIRE(out.size() == 3);
+    CHECK(read(out[0]).type == EventType::content_block_stop);
+    CHECK(read(out[0]).index == 3);
+}
+
 TEST_CASE("a delta that tells of output alone keeps the prompt's numbers", "[events]") {
     Folder folder;
     REQUIRE(folder.add(read(EventWriter::message_start("msg_1", "m", some_usage()))));

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Tools beside a request, by the real model: answered in text, counted as they are read, refused in the contract's words.
+"""Tools beside a request, by the real model: calls forced by grammar, counted as they are read, refused in the contract's words.
 
 usage: tools_test.py
 """
+import json
 import os
 import sys
 
@@ -44,9 +45,73 @@ with Pipeline() as pipeline:
     check("a call without its result is a 400 in the contract's words", status == 400 and answer["error"]["message"] ==
           "messages.1: `tool_use` ids were found without `tool_result` blocks immediately after: toolu_1. "
           "Each `tool_use` block must have a corresponding `tool_result` block in the next message.", (status, answer))
-    for choice in ({"type": "any"}, {"type": "tool", "name": "get_weather"}):
-        status, _, answer = ask(tool_choice=choice)
-        check(f"a promise of a call is refused ({choice['type']})", status == 400 and answer["error"]["message"].startswith("tool_choice.type: "), (status, answer))
+
+    def calls(answer):
+        return [b for b in answer.get("content", []) if b["type"] == "tool_use"]
+
+    MANY = [TOOLS[0],
+            {"name": "set-lamp", "description": "Switches a lamp.", "strict": True,
+             "input_schema": {"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object", "additionalProperties": False,
+                              "properties": {"room": {"enum": ["kitchen", "hall"]}, "level": {"type": "integer", "minimum": 0, "maximum": 9}},
+                              "required": ["room", "level"]}},
+            {"name": "nothing", "input_schema": {"type": "object", "properties": {}, "additionalProperties": False}}]
+
+    def fits(call):
+        given = call["input"]
+        if call["name"] == "get_weather":
+            return isinstance(given.get("city"), str)
+        if call["name"] == "set-lamp":
+            return set(given) == {"room", "level"} and given["room"] in ("kitchen", "hall") and given["level"] in range(10)
+        return call["name"] == "nothing" and given == {}
+
+    ASK = [{"role": "user", "content": "Switch on the lamp of the kitchen, and say how warm it is in Bern."}]
+    for choice, names in (({"type": "any"}, {t["name"] for t in MANY}), ({"type": "any", "disable_parallel_tool_use": True}, {t["name"] for t in MANY}),
+                          *(({"type": "tool", "name": t["name"]}, {t["name"]}) for t in MANY)):
+        for more in ({"temperature": 0, "max_tokens": 96}, {"temperature": 1, "max_tokens": 48, "stop_sequences": ["{", "name"]}):
+            status, _, answer = ask(messages=ASK, tools=MANY, tool_choice=choice, **more)
+            made = calls(answer)
+            check(f"{choice} with {more} is exactly one call that fits its schema",
+                  status == 200 and len(answer["content"]) == len(made) == 1 and made[0]["name"] in names and fits(made[0])
+                  and made[0]["id"].startswith("toolu_") and answer["stop_reason"] == "tool_use", (status, answer))
+    choice = {"type": "tool", "name": "set-lamp"}
+    status, _, whole = ask(messages=ASK, tools=MANY, tool_choice=choice, max_tokens=96)
+    events = pipeline.stream("/v1/messages", {"model": pipeline.model, "max_tokens": 96, "temperature": 0, "messages": ASK, "tools": MANY,
+                                              "tool_choice": choice, "stream": True}).events
+    events = [(event["type"], event) for _, event in events]
+    kinds = [name for name, _ in events if name != "ping"]
+    deltas = [data["delta"] for name, data in events if name == "content_block_delta"]
+    starts = [data["content_block"] for name, data in events if name == "content_block_start"]
+    check("a streamed call is one block of input_json_deltas in the one legal order",
+          kinds[:2] == ["message_start", "content_block_start"] and kinds[-3:] == ["content_block_stop", "message_delta", "message_stop"]
+          and set(kinds[2:-3]) == {"content_block_delta"} and {d["type"] for d in deltas} == {"input_json_delta"}, kinds)
+    check("its start has an id, the name and an empty input", len(starts) == 1 and starts[0]["type"] == "tool_use" and starts[0]["input"] == {}
+          and starts[0]["id"].startswith("toolu_") and starts[0]["name"] == "set-lamp", starts)
+    check("the input comes in pieces, not at the end", len(deltas) > 3, deltas)
+    check("the pieces are the input of the same answer unstreamed",
+          json.loads("".join(d["partial_json"] for d in deltas)) == whole["content"][0]["input"], (deltas, whole))
+    check("it stops for the call", [d["delta"]["stop_reason"] for n, d in events if n == "message_delta"] == ["tool_use"], events[-2:])
+
+    made = calls(whole)[0]
+    LOOP = ASK + [{"role": "assistant", "content": whole["content"]},
+                  {"role": "user", "content": [{"type": "tool_result", "tool_use_id": made["id"], "content": [
+                      {"type": "text", "text": "done"}, {"type": "document", "title": "log", "source": {"type": "text", "media_type": "text/plain", "data": "lamp on"}}]}]}]
+    status, _, answer = ask(messages=LOOP, tools=MANY)
+    check("the call goes back with its result, a document in it, and is answered", status == 200 and answer["content"], (status, answer))
+    _, _, count = ask("/v1/messages/count_tokens", messages=LOOP, tools=MANY)
+    check("and is counted as it is read", count["input_tokens"] == answer["usage"]["input_tokens"], (count, answer))
+
+    status, _, answer = ask(messages=ASK, tools=MANY, tool_choice=choice, max_tokens=3)
+    check("max_tokens below the shortest call is a 400 that says so", status == 400 and answer["error"]["message"].startswith("max_tokens: "), (status, answer))
+    odd = [TOOLS[0], {"name": "odd", "input_schema": {"type": "object", "properties": {"x": {"type": "string", "contentEncoding": "base64"}}}}]
+    status, _, answer = ask(messages=ASK, tools=odd, tool_choice={"type": "any"})
+    check("a keyword that cannot be held is a 400 with its path",
+          status == 400 and answer["error"]["message"].startswith("tools.1.input_schema: #/properties/x: 'contentEncoding'"), (status, answer))
+    status, _, answer = ask(messages=ASK, tools=odd, tool_choice={"type": "tool", "name": "get_weather"}, max_tokens=64)
+    check("another tool's schema is no one's concern", status == 200 and calls(answer), (status, answer))
+    status, _, answer = ask(messages=ASK, tools=odd)
+    check("nor is it where nothing is forced", status == 200, (status, answer))
+    status, _, answer = ask(tool_choice={"type": "tool", "name": "other"})
+    check("a tool that is not there cannot be chosen", status == 400 and answer["error"]["message"].startswith("tool_choice.name: "), (status, answer))
 
 print(f"{len(failures)} failed")
 sys.exit(1 if failures else 0)

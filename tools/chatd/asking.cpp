@@ -7,6 +7,7 @@
 #include "base/ulid.hpp"
 #include "chat/context.hpp"
 #include "grammar/schema.hpp"
+#include "messages/calls.hpp"
 #include "telemetry/trace.hpp"
 
 namespace parley::chatd {
@@ -113,13 +114,25 @@ messages::ParseOptions parse_options(const Exchange& exchange, bool newest_versi
 }
 
 std::optional<ApiError> check_schema(const messages::Request& request) {
-    if (!request.schema_json) return std::nullopt;
+    const bool forced = request.tool_choice == messages::ToolChoice::forced;
+    if (!request.schema_json && !forced) return std::nullopt;
     grammar::SchemaOptions options;
     options.limits.work_max = kSchemaWorkOnLoopMax;
     options.limits.parts_max = kSchemaPartsOnLoopMax;
-    const auto compiled = grammar::compile_schema(*request.schema_json, options);
+    options.spaces = forced;
+    base::Result<grammar::Automaton> compiled;
+    if (forced) {
+        std::vector<grammar::Framed> calls;
+        for (const messages::Tool& tool : request.tools)
+            calls.push_back({messages::forced_call_open(tool.name), tool.schema_json,
+                             std::string(messages::kForcedCallClose), tool.path});
+        compiled = grammar::compile_framed(calls, options);
+    } else {
+        compiled = grammar::compile_schema(*request.schema_json, options);
+        if (!compiled) compiled = base::fail(request.schema_path, compiled.error());
+    }
     if (compiled || compiled.error().code == base::Errc::too_large) return std::nullopt;
-    return ApiError::invalid(request.schema_path, compiled.error().what);
+    return ApiError::invalid(compiled.error().what);
 }
 
 bool count_then(App& app, std::shared_ptr<const messages::Request> request,

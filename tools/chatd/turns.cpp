@@ -148,7 +148,7 @@ void Turn::snapshot(const ExchangePtr& exchange) {
     const messages::Folder& folder = answer_->folder();
     pump->snapshot(begin_.epoch, content_seq_,
                    snapshot_json(end_ ? *end_ : begin_.message, folder.content_json(),
-                                 folder.blocks().empty() ? 0 : folder.blocks().back().size()));
+                                 folder.blocks().empty() ? 0 : folder.blocks().back().text.size()));
     // The closing events alone follow what a snapshot holds: they are few, and kept.
     if (!pump->attach(answer_->stream(), content_seq_)) return pump->break_off();
     pumps_.push_back(std::move(pump));
