@@ -15,7 +15,7 @@ constexpr double kFirstWeight = 2;
 constexpr double kKeep = 0.95;  // 20 tokens back weigh a third
 
 constexpr double kChanceLeast = 0.05;   // below it no row is spent, however cheap
-constexpr double kRowUnknown = 0.5;     // of a token's time: a draft row that was never measured
+constexpr double kRowUnknown = 0.3;     // of a token's time: a draft row that was never measured
 constexpr uint32_t kTryEvery = 32;      // iterations; what a row costs may have been mismeasured
 constexpr double kTryChance = 0.5;
 constexpr uint32_t kTryRows = 4;

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BIN = sys.argv[1] if len(sys.argv) > 1 else os.path.join(ROOT, os.environ.get("PARLEY_BUILD", "build"), "bin")
@@ -127,6 +128,18 @@ check("bench holds itself against a measured roofline", report["read_gb_s"] > 0.
       and (report["kernel"] == "amx" or all(0 < r["prefill_peak_share"] < 1 for r in report["results"])), report)
 deep = worker("bench", "--model", MODEL, "--json", "--decode-tokens", "4", "--repeats", "1", "--batch", "1", "--depth", "16", "--depth", "64")
 check("bench goes through all depths", deep.returncode == 0 and [r["prompt_tokens"] for r in json.loads(deep.stdout)["results"]] == [16, 64], deep.stderr)
+with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as asked:
+    for text in ("Say this again, word for word: one two three four five six seven eight nine ten.", "What is rain?"):
+        asked.write(json.dumps({"model": "m", "max_tokens": 9, "temperature": 0, "messages": [{"role": "user", "content": text}]}) + "\n")
+    asked.flush()
+    twice = worker("bench", "--model", MODEL, "--json", "--requests", asked.name, "--speculate", "8", "--decode-tokens", "40", "--repeats", "1", "--batch", "2")
+    row = json.loads(twice.stdout)["results"][0] if twice.returncode == 0 else {}
+    check("bench runs real requests without and with speculation, and they agree", twice.returncode == 0 and row["plain_decode_tok_s"] > 0
+          and row["drafted_tokens"] >= row["accepted_tokens"], twice.stdout + twice.stderr)
+    asked.write("{}\n")
+    asked.flush()
+    bad = worker("bench", "--model", MODEL, "--requests", asked.name)
+    check("a body that is no request is 65, with its line", bad.returncode == 65 and ":3:" in bad.stderr, bad.stderr)
 check("a depth that is no number is 64", worker("bench", "--model", MODEL, "--depth", "deep").returncode == 64)
 
 print(f"{len(failures)} failed")

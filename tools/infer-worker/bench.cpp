@@ -1,6 +1,7 @@
 // infer-worker bench: how fast prompts come in and tokens go out, in several batch sizes, through the
 // engine itself (scheduler, sampler and text included; no socket). Every sequence has its own prompt,
-// but for its first --cached-tokens, which were computed before the time is taken. Beside each stands its
+// but for its first --cached-tokens, which were computed before the time is taken; or those of real requests
+// (--requests). With --speculate each run is made twice, first without. Beside each stands its
 // share of the roofline (roofline.hpp): for decode what an iteration must read, weights and KV, over the
 // measured read bandwidth; for prefill the weights' products over the measured int8 peak.
 #include <fmt/format.h>
@@ -10,9 +11,11 @@
 #include <cstdio>
 #include <map>
 
+#include "base/file.hpp"
 #include "base/json.hpp"
 #include "base/log.hpp"
 #include "load.hpp"
+#include "messages/request.hpp"
 #include "model/gguf.hpp"
 #include "roofline.hpp"
 
@@ -26,12 +29,28 @@ class Endless final : public engine::Vocabulary {
     bool ends_answer(model::Token) const override { return false; }
 };
 
+// Of real requests: their answers end where the model ends them.
+class Words final : public engine::Vocabulary {
+  public:
+    explicit Words(const model::Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+    std::string_view bytes(model::Token token) const override { return tokenizer_.bytes(token); }
+    bool ends_answer(model::Token token) const override {
+        return tokenizer_.is_end_of_generation(token);
+    }
+
+  private:
+    const model::Tokenizer& tokenizer_;
+};
+
+using Tokens = std::vector<model::Token>;
+
 class Watch final : public engine::Sink {
   public:
     struct Seen {
         int64_t first_ns = 0;
         int64_t last_ns = 0;
         uint32_t tokens = 0;
+        Tokens ids;
     };
     std::map<engine::Handle, Seen> seen;
     void admitted(engine::Handle, uint32_t) override {}
@@ -40,8 +59,11 @@ class Watch final : public engine::Sink {
         if (s.tokens == 0) s.first_ns = stamp_ns;
         s.last_ns = stamp_ns;
         s.tokens += static_cast<uint32_t>(piece.ids.size());
+        s.ids.insert(s.ids.end(), piece.ids.begin(), piece.ids.end());
     }
-    void finished(engine::Handle, const engine::Finished&) override {}
+    void finished(engine::Handle handle, const engine::Finished& f) override {
+        seen[handle].tokens = f.output_tokens;
+    }
     void failed(engine::Handle, const engine::Failed&) override {}
 };
 
@@ -52,6 +74,8 @@ struct Sample {
     double step_ms = 0;        // decode iteration, the mean
     double itl_p50_ms = 0;     // between two tokens of one sequence while all decode
     double itl_p99_ms = 0;
+    double drafted = 0;        // tokens guessed and computed, and those that came true
+    double accepted = 0;
 };
 
 // The value that the share `rank` (0 to 1) of the values does not exceed; 0 of none.
@@ -61,13 +85,19 @@ double quantile(std::vector<double> values, double rank) {
     return values[static_cast<size_t>(rank * static_cast<double>(values.size() - 1) + 0.5)];
 }
 
-Sample measure(engine::Forward& forward, const Options& o, uint32_t batch, uint64_t salt) {
-    Endless vocabulary;
+struct Asked {
+    std::vector<engine::Job> jobs;  // of requests, in turn; empty: random prompts, greedy
+    const engine::Vocabulary& vocabulary;
+};
+
+// `answers`: what came out; a later run must say the same.
+Sample measure(engine::Forward& forward, const Options& o, const Asked& asked, uint32_t batch,
+               uint64_t salt, std::vector<Tokens>& answers) {
     Watch watch;
     engine::EngineOptions options = o.service.engine;
     options.slots_max = options.queue_max = batch;
     options.prefill_target_ms = options.alone_target_ms = 0;  // whole prompts at once
-    engine::Engine engine(forward, vocabulary, options, watch);
+    engine::Engine engine(forward, asked.vocabulary, options, watch);
     const base::Clock& clock = base::system_clock();
     uint64_t state = 0x9E3779B97F4A7C15ull * (salt + 1);
     const auto draw = [&](std::vector<model::Token>& tokens, uint32_t count) {
@@ -84,12 +114,20 @@ Sample measure(engine::Forward& forward, const Options& o, uint32_t batch, uint6
         (void)engine.submit(engine::Job(before));
         while (engine.step()) {
         }
+        watch.seen.clear();
     }
+    uint64_t prompt_tokens = 0;
     for (uint32_t n = 0; n < batch; ++n) {
         engine::Job job = before;
-        draw(job.prompt, o.prompt_tokens - o.cached_tokens);
+        if (asked.jobs.empty()) {
+            draw(job.prompt, o.prompt_tokens - o.cached_tokens);
+            job.sampling.temperature = 0;
+        } else {
+            job = asked.jobs[n % asked.jobs.size()];
+            job.sampling.seed = salt + n;
+        }
+        prompt_tokens += job.prompt.size();
         job.max_tokens = o.decode_tokens + 1;
-        job.sampling.temperature = 0;
         job.credit = 1 << 30;
         (void)engine.submit(std::move(job));
     }
@@ -118,12 +156,16 @@ Sample measure(engine::Forward& forward, const Options& o, uint32_t batch, uint6
     Sample sample;
     const double prefill_s = static_cast<double>(prefilled_ns - started_ns) * 1e-9;
     const double decode_s = static_cast<double>(ended_ns - prefilled_ns) * 1e-9;
-    sample.prefill_tok_s = static_cast<double>(o.prompt_tokens) * batch / prefill_s;
+    sample.prefill_tok_s = static_cast<double>(prompt_tokens) / prefill_s;
     sample.decode_tok_s = static_cast<double>(tokens - tokens_before) / decode_s;
     sample.first_ms = static_cast<double>(first_ns - started_ns) * 1e-6;
     sample.step_ms = steps_ms.empty() ? 0 : decode_s * 1e3 / static_cast<double>(steps_ms.size());
     sample.itl_p50_ms = quantile(steps_ms, 0.5);
     sample.itl_p99_ms = quantile(steps_ms, 0.99);
+    sample.drafted = static_cast<double>(engine.stats().drafted_tokens);
+    sample.accepted = static_cast<double>(engine.stats().accepted_tokens);
+    answers.clear();
+    for (const auto& [handle, s] : watch.seen) answers.push_back(s.ids);
     return sample;
 }
 
@@ -140,7 +182,8 @@ Sample median(const std::vector<Sample>& samples) {
         return median(std::move(values));
     };
     return {of(&Sample::prefill_tok_s), of(&Sample::decode_tok_s), of(&Sample::first_ms),
-            of(&Sample::step_ms),       of(&Sample::itl_p50_ms),    of(&Sample::itl_p99_ms)};
+            of(&Sample::step_ms),       of(&Sample::itl_p50_ms),    of(&Sample::itl_p99_ms),
+            of(&Sample::drafted),       of(&Sample::accepted)};
 }
 
 // Products of one prompt token with the weights: every matrix of the blocks. The output matrix is used for
@@ -188,6 +231,36 @@ base::Result<Roofline> measure_roofline(const Options& o, const engine::Forward&
     return r;
 }
 
+// --requests: Messages API bodies, one a line.
+base::Result<std::vector<engine::Job>> read_requests(const Options& o,
+                                                     const model::Artifact& artifact) {
+    std::vector<engine::Job> jobs;
+    if (o.requests.empty()) return jobs;
+    const auto text = base::read_file(o.requests);
+    if (!text) return base::fail(text.error());
+    size_t line = 0;
+    for (size_t at = 0; at < text->size();) {
+        const size_t end = std::min(text->find('\n', at), text->size());
+        const std::string body = text->substr(at, end - at);
+        at = end + 1;
+        ++line;
+        if (body.empty()) continue;
+        const auto request = messages::parse_request(body);
+        if (!request)
+            return base::fail(base::Errc::corrupt, fmt::format("{}:{}: {}", o.requests, line,
+                                                               request.error().message));
+        engine::Job& job = jobs.emplace_back();
+        job.prompt = artifact.chat_template().render(
+            artifact.tokenizer(), messages::turns_as<model::Turn>(*request));
+        job.sampling.temperature = static_cast<float>(request->temperature.value_or(1.0));
+        job.sampling.top_p = static_cast<float>(request->top_p.value_or(1.0));
+        job.sampling.top_k =
+            static_cast<uint32_t>(std::min<uint64_t>(request->top_k.value_or(0), UINT32_MAX));
+    }
+    if (jobs.empty()) return base::fail(base::Errc::corrupt, o.requests + ": no request in it");
+    return jobs;
+}
+
 }  // namespace
 
 int bench(const Options& options) {
@@ -215,6 +288,18 @@ int bench(const Options& options) {
                                 {base::Errc::usage, "--depth: '" + text + "' is no number of tokens"});
         depths.push_back(value);
     }
+    const auto requests = read_requests(o, *loaded->artifact);
+    if (!requests) return base::report("infer-worker", requests.error());
+    if (!requests->empty()) {
+        depths.assign(1, 0);
+        for (const engine::Job& job : *requests)
+            depths[0] = std::max(depths[0], static_cast<uint32_t>(job.prompt.size()));
+    }
+    const Endless endless;
+    const Words words(loaded->artifact->tokenizer());
+    const Asked asked{*requests, requests->empty() ? static_cast<const engine::Vocabulary&>(endless)
+                                                   : words};
+    const uint32_t speculate = o.compared_speculation;
     o.prompt_tokens = *std::min_element(depths.begin(), depths.end());
     const uint64_t deepest = static_cast<uint64_t>(*std::max_element(depths.begin(), depths.end())) +
                              o.decode_tokens + 1;
@@ -250,6 +335,7 @@ int bench(const Options& options) {
         .field("cached_tokens", o.cached_tokens)
         .field("decode_tokens", o.decode_tokens)
         .field("repeats", o.repeats)
+        .field("speculate", speculate)
         .key("results")
         .array();
     if (!o.json)
@@ -272,9 +358,19 @@ int bench(const Options& options) {
                                 {base::Errc::usage,
                                  fmt::format("batch {} needs {} KV blocks > {}: raise --kv-blocks",
                                              batch, blocks, forward.kv_blocks())});
-        std::vector<Sample> samples;
-        for (uint32_t run = 0; run < o.repeats; ++run)
-            samples.push_back(measure(forward, o, batch, run * 1000 + batch));
+        std::vector<Sample> samples, without;
+        for (uint32_t run = 0; run < o.repeats; ++run) {
+            std::vector<Tokens> plain, answers;
+            o.service.engine.speculate_max = 0;
+            if (speculate > 0) {
+                without.push_back(measure(forward, o, asked, batch, run * 1000 + batch, plain));
+            }
+            o.service.engine.speculate_max = speculate;
+            samples.push_back(measure(forward, o, asked, batch, run * 1000 + batch, answers));
+            if (speculate > 0 && plain != answers)
+                return base::report("infer-worker", {base::Errc::internal,
+                                                     "speculation has changed an answer"});
+        }
         const Sample s = median(samples);
         // Every iteration reads the weights once, whatever the batch.
         const double weights_gb_s =
@@ -293,12 +389,22 @@ int bench(const Options& options) {
             .field("itl_p50_ms", s.itl_p50_ms)
             .field("itl_p99_ms", s.itl_p99_ms)
             .field("first_token_ms", s.first_ms)
-            .field("weights_gb_s", weights_gb_s)
-            .end();
+            .field("weights_gb_s", weights_gb_s);
+        double plain_tok_s = 0;
+        if (speculate > 0) {
+            plain_tok_s = median(without).decode_tok_s;
+            json.field("plain_decode_tok_s", plain_tok_s)
+                .field("drafted_tokens", s.drafted)
+                .field("accepted_tokens", s.accepted);
+        }
+        json.end();
         if (!o.json) {
             fmt::print("{:5}  {:6}  {:13.1f}  {:6.1f}%  {:12.1f}  {:10.1f}%  {:7.2f}  {:14.1f}\n", batch,
                        prompt, s.prefill_tok_s, prefill_share * 100, s.decode_tok_s, share * 100,
                        s.step_ms, s.first_ms);
+            if (speculate > 0)
+                fmt::print("       without speculation {:.1f} tok/s; guessed {:.0f} tokens, right {:.0f}\n",
+                           plain_tok_s, s.drafted, s.accepted);
             std::fflush(stdout);
         }
     }

@@ -28,14 +28,18 @@ void declare_compute(base::Verb& verb, Options& o) {
     verb.option("--rows-max", o.forward.rows_max, "most rows of one iteration").range(16, 8192);
 }
 
+void declare_speculation(base::Verb& verb, uint32_t& value) {
+    verb.option("--speculate", value,
+                "tokens guessed ahead for a request in one iteration, at most; 0: off")
+        .range(0, 15);
+}
+
 void declare_engine(base::Verb& verb, Options& o) {
     declare_compute(verb, o);
     verb.option("--prefix-cache", o.service.engine.prefix_blocks,
                 "KV blocks kept at most for prompts that begin alike; 0: off")
         .range(0, 1 << 22);
-    verb.option("--speculate", o.service.engine.speculate_max,
-                "tokens guessed ahead for a request in one iteration, at most; 0: off")
-        .range(0, 15);
+    declare_speculation(verb, o.service.engine.speculate_max);
     verb.option("--slots-max", o.service.engine.slots_max, "requests that are computed together")
         .range(1, 8192);
 }
@@ -122,6 +126,9 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     bench.option("--decode-tokens", o.decode_tokens, "tokens decoded after it").range(1, 1 << 20);
     bench.option("--batch", o.batches, "batch sizes");
     bench.option("--repeats", o.repeats, "runs of each; the median counts").range(1, 100);
+    bench.option("--requests", o.requests,
+                 "file of Messages API bodies, one a line, instead of random prompts");
+    declare_speculation(bench, o.compared_speculation);
     bench.flag("--json", o.json, "one JSON object");
 
     const auto running = [&o](base::Verb& verb) {

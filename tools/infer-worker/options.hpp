@@ -53,6 +53,8 @@ struct Options {
     uint32_t decode_tokens = 64;
     std::vector<std::string> batches = {"1", "4", "16"};
     uint32_t repeats = 3;
+    uint32_t compared_speculation = 0;  // --speculate of bench
+    std::string requests;  // file of Messages API bodies instead of random prompts
 
     // tokenize
     std::vector<std::string> words;  // the text itself, joined by spaces; empty: `input`
