@@ -24,7 +24,9 @@ Engine::Engine(Forward& forward, const Vocabulary& vocabulary, const EngineOptio
       clock_(clock),
       context_tokens_(forward.context_tokens()),
       scheduler_({forward.kv_blocks(), options.slots_max, options.rows_max, options.reserve_tokens,
-                  std::min(options.prefix_blocks, forward.kv_blocks())}) {
+                  std::min(options.prefix_blocks, forward.kv_blocks()),
+                  static_cast<double>(options.itl_target_ms) * 1e-3, options.rest_max_ms * 1'000'000,
+                  static_cast<double>(options.flow_lag_ms) * 1e-3}) {
     if (options_.context_tokens > 0)
         context_tokens_ = std::min(context_tokens_, options_.context_tokens);
     // One sequence alone must always be able to reach its end.
@@ -124,6 +126,11 @@ std::optional<Finished> Engine::cancel(Handle handle) {
 void Engine::grant(Handle handle, int64_t credit) {
     const auto found = sequences_.find(handle);
     if (found != sequences_.end()) found->second->credit += credit;
+}
+
+void Engine::correct(Handle handle, double tag) {
+    const auto found = sequences_.find(handle);
+    if (found != sequences_.end()) scheduler_.flows().correct(*found->second->flow, tag);
 }
 
 Finished Engine::summary(const Sequence& s) const {
@@ -242,7 +249,7 @@ void Engine::draft(IterationLoad& decodes) {
     guessed_.clear();
     for (Sequence* s : scheduler_.running()) {
         s->draft.clear();
-        if (s->held() || s->prefilling()) continue;
+        if (!s->decodes()) continue;
         s->speculator.follow(s->tokens);
         // The row of the last token yields one without a guess.
         const uint32_t left = s->produced_max - std::min(s->produced_max, s->produced());
@@ -351,6 +358,7 @@ void Engine::account(int64_t started_ns, int64_t now_ns) {
         const double part = shares > 0 ? cost_.share(load, total) / shares
                                        : (load.decode_rows + load.prefill_rows) / total;
         sequence->cost_s += spent_s * part;
+        Flows::charge(*sequence->flow, spent_s * part);
     }
     busy_s_ += spent_s;
     ++iterations_;
@@ -372,13 +380,14 @@ bool Engine::step() {
     const int64_t started_ns = clock_.mono_ns();
     const size_t before = sequences_.size();
     check_times(started_ns);
+    scheduler_.take_turns(cost_, started_ns);
     IterationLoad decodes;
     uint32_t position = 0;  // of the furthest prompt: its rows are the dearest
     for (const Sequence* s : scheduler_.running()) {
         if (s->held()) continue;
         if (s->prefilling())
             position = std::max(position, s->computed);
-        else
+        else if (s->decodes())
             decodes += IterationLoad::of(s->computed, 1, true);
     }
     draft(decodes);
@@ -426,6 +435,7 @@ EngineStats Engine::stats() const {
     out.waiting = static_cast<uint32_t>(scheduler_.waiting().size());
     for (const auto& [handle, s] : sequences_) {
         out.held += s->held();
+        out.resting += s->rests;
         out.waiting_tokens += s->tokens.size() - s->computed;
     }
     out.slots_max = options_.slots_max;

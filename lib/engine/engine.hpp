@@ -65,6 +65,11 @@ struct EngineOptions {
     // Tokens of a sequence that are guessed ahead in one iteration, at most: as many as pay by the
     // cost model and by how often guesses came true; 0: none.
     uint32_t speculate_max = 0;
+    // As SchedulerOptions: how long the rows of those that decode may take (0: as long as they take),
+    // how long one may rest for that, how far a flow's tag may be from the others'.
+    int64_t itl_target_ms = 0;
+    int64_t rest_max_ms = 1000;
+    int64_t flow_lag_ms = 2000;
     int64_t park_ms = 1000;          // held for that long: others may have its slot and blocks
 };
 
@@ -104,6 +109,7 @@ class Sink {
 
 struct EngineStats {
     uint32_t running = 0, waiting = 0, held = 0;
+    uint32_t resting = 0;  // of the running ones, those that it was not the turn of
     uint32_t slots_max = 0, queue_max = 0;
     uint32_t kv_blocks = 0, kv_blocks_free = 0;  // free: evictable ones too
     uint32_t prefix_blocks = 0, prefix_blocks_unused = 0;  // known to the prefix cache
@@ -131,6 +137,8 @@ class Engine {
     // Ends it without a word to the sink; nullopt when there is no such sequence (any more).
     std::optional<Finished> cancel(Handle handle);
     void grant(Handle handle, int64_t credit);
+    // The tag of its flow, as the router has it now.
+    void correct(Handle handle, double tag);
     // One iteration. False when there was nothing to run: wait for something to happen, at most
     // until next_deadline_ns().
     bool step();

@@ -127,6 +127,10 @@ void Models::credit(const std::string& id, uint32_t available) {
     for (const auto& entry : entries_) entry->service->credit(id, available);
 }
 
+void Models::tag(const std::string& id, double tag) {
+    for (const auto& entry : entries_) entry->service->tag(id, tag);
+}
+
 void Models::abandon(const std::string& why) {
     for (const auto& entry : entries_) entry->service->abandon(why);
 }
@@ -231,6 +235,7 @@ EngineStats Models::stats() const {
         sum.running += one.running;
         sum.waiting += one.waiting;
         sum.held += one.held;
+        sum.resting += one.resting;
         sum.kv_blocks += one.kv_blocks;
         sum.kv_blocks_free += one.kv_blocks_free;
         sum.prefix_blocks += one.prefix_blocks;

@@ -43,6 +43,7 @@ class Models {
     void ask(const std::string& id, pipe::Envelope envelope, std::string body);
     void cancel(const std::string& id, const std::string& reason);
     void credit(const std::string& id, uint32_t available);
+    void tag(const std::string& id, double tag);
     void abandon(const std::string& why);
 
     // One iteration of one model. False when there was nothing to do.

@@ -19,6 +19,8 @@ uint32_t reusable(const Sequence& s) {
     return static_cast<uint32_t>((s.tokens.size() - 1) / kBlockTokens);
 }
 
+bool is_batch(const Sequence& s) { return s.job.priority == Priority::batch; }
+
 // Greater goes first when blocks are short.
 auto worth(const Sequence& s) {
     // Later arrivals have less claim among equals, so that two never preempt each other in turn.
@@ -29,12 +31,18 @@ auto worth(const Sequence& s) {
 }  // namespace
 
 Scheduler::Scheduler(const SchedulerOptions& options)
-    : options_(options), pool_(options.kv_blocks), prefixes_(pool_, options.prefix_blocks) {
+    : options_(options),
+      pool_(options.kv_blocks),
+      prefixes_(pool_, options.prefix_blocks),
+      flows_(options.flow_lag_s) {
     options_.rows_max = std::max<uint32_t>(options_.rows_max, 1);
     options_.slots_max = std::clamp<uint32_t>(options_.slots_max, 1, options_.rows_max);
 }
 
 void Scheduler::add(Sequence& sequence) {
+    if (sequence.flow == nullptr)
+        sequence.flow =
+            flows_.enter(sequence.job.flow, sequence.job.weight, sequence.job.tag);
     const auto after = [](const Sequence* a, const Sequence* b) {
         return std::tie(a->job.priority, a->arrival) < std::tie(b->job.priority, b->arrival);
     };
@@ -47,7 +55,10 @@ void Scheduler::remove(Sequence& sequence) {
     // No one else can ever find them.
     if (sequence.job.tenant.empty()) prefixes_.forget(sequence.keys);
     std::erase(sequence.running ? running_ : waiting_, &sequence);
+    sequence.flow->running -= sequence.running;
     sequence.running = false;
+    flows_.leave(*sequence.flow);
+    sequence.flow = nullptr;
 }
 
 void Scheduler::give_back(Sequence& sequence) {
@@ -90,7 +101,8 @@ bool Scheduler::take(uint32_t count, std::vector<uint32_t>& out) {
 void Scheduler::preempt(Sequence& sequence) {
     give_back(sequence);
     std::erase(running_, &sequence);
-    sequence.running = false;
+    --sequence.flow->running;
+    sequence.running = sequence.rests = false;
     sequence.computed = 0;
     ++sequence.preemptions;
     ++preempted_;
@@ -102,9 +114,19 @@ Sequence* Scheduler::victim() const {
                              [](Sequence* a, Sequence* b) { return worth(*a) < worth(*b); });
 }
 
+bool Scheduler::enters_above(const Sequence& s) const {
+    if (running_.size() >= 2 * uint64_t{options_.slots_max}) return false;
+    return std::any_of(running_.begin(), running_.end(), [&](const Sequence* one) {
+        const Flow& other = *one->flow;
+        return &other != s.flow && other.tag >= s.flow->tag && (is_batch(*one) || !is_batch(s)) &&
+               (s.flow->running == 0 ||
+                (s.flow->running + 1) * other.weight <= other.running * s.flow->weight);
+    });
+}
+
 // A slot, and `blocks` in all for it, those that it would find among them.
 bool Scheduler::fits(const Sequence& s, uint32_t blocks) const {
-    if (running_.size() >= options_.slots_max) return false;
+    if (running_.size() >= options_.slots_max && !enters_above(s)) return false;
     const auto found =
         prefixes_.match(std::span(s.keys).first(std::min<size_t>(s.keys.size(), reusable(s))));
     return blocks_free() - found.unused >= blocks - found.blocks;
@@ -116,8 +138,7 @@ bool Scheduler::make_room(const Sequence& wanted, uint32_t blocks) {
     std::vector<Sequence*> yielding;
     std::unordered_map<uint32_t, uint32_t> released;
     for (Sequence* s : running_) {
-        const bool gives_way = s->parked || (s->job.priority == Priority::batch &&
-                                             wanted.job.priority != Priority::batch);
+        const bool gives_way = s->parked || (is_batch(*s) && !is_batch(wanted));
         if (!gives_way) continue;
         yielding.push_back(s);
         for (const uint32_t block : s->blocks) ++released[block];
@@ -143,13 +164,30 @@ bool Scheduler::make_room(const Sequence& wanted, uint32_t blocks) {
     return fits(wanted, blocks);
 }
 
+// The first of those that wait and for whom there may be a slot.
+Sequence* Scheduler::next() const {
+    const bool slot = running_.size() < options_.slots_max;
+    bool parked = false, batch = false;
+    for (const Sequence* s : running_) {
+        if (slot) break;
+        parked = parked || s->parked;
+        batch = batch || is_batch(*s);
+    }
+    const auto before = [](const Sequence& a, const Sequence& b) {
+        return std::tie(a.job.priority, a.flow->tag, a.arrival) <
+               std::tie(b.job.priority, b.flow->tag, b.arrival);
+    };
+    Sequence* first = nullptr;
+    for (Sequence* s : waiting_) {
+        if (s->held() || (first != nullptr && !before(*s, *first))) continue;
+        if (slot || parked || (batch && !is_batch(*s)) || enters_above(*s)) first = s;
+    }
+    return first;
+}
+
 void Scheduler::admit(Plan& plan) {
-    for (size_t i = 0; i < waiting_.size();) {
-        Sequence& s = *waiting_[i];
-        if (s.held()) {
-            ++i;
-            continue;
-        }
+    while (Sequence* first = next()) {
+        Sequence& s = *first;
         const uint64_t left = s.produced_max - std::min(s.produced_max, s.produced());
         const uint64_t growth = std::min<uint64_t>(left, options_.reserve_tokens);
         const uint32_t own = blocks_for(s.tokens.size());
@@ -170,12 +208,100 @@ void Scheduler::admit(Plan& plan) {
         (void)taken;
         std::erase(waiting_, &s);  // batch ones that were preempted stand behind it
         s.running = true;
+        ++s.flow->running;
         running_.push_back(&s);
+        // One that has nothing to prefill waits for the next turns.
+        s.rests = running_.size() > options_.slots_max;
         if (!s.admitted) {
             s.admitted = true;
             plan.admitted.push_back(&s);
         }
     }
+}
+
+void Scheduler::take_turns(const CostModel& cost, int64_t now_ns) {
+    std::vector<Sequence*> ready;
+    IterationLoad all;
+    for (Sequence* s : running_) {
+        s->rests = false;
+        if (!s->decodes()) {
+            s->turn_ns = now_ns;
+            continue;
+        }
+        if (s->turn_ns == 0) s->turn_ns = now_ns;
+        ready.push_back(s);
+        all += IterationLoad::of(s->computed, 1, true);
+    }
+    const double target_s = options_.itl_target_s;
+    const auto in_time = [&](const IterationLoad& load, double share) {
+        return target_s <= 0 || cost.seconds(load) <= share * target_s;
+    };
+    if (ready.size() <= options_.slots_max && in_time(all, 1)) {
+        for (Sequence* s : ready) s->turn_ns = now_ns;
+        return;
+    }
+    for (Sequence* s : ready) s->rests = true;
+    IterationLoad load;
+    uint32_t taken = 0;
+    const auto take_row = [&](Sequence& s, double share, uint32_t most) {
+        IterationLoad with = load;
+        with += IterationLoad::of(s.computed, 1, true);
+        if (taken > 0 && (taken >= most || !in_time(with, share))) return false;
+        load = with;
+        ++taken;
+        s.rests = false;
+        return true;
+    };
+    std::sort(ready.begin(), ready.end(), [](const Sequence* a, const Sequence* b) {
+        return std::tie(a->turn_ns, a->arrival) < std::tie(b->turn_ns, b->arrival);
+    });
+    for (Sequence* s : ready)
+        if (now_ns - s->turn_ns < options_.rest_max_ns ||
+            !take_row(*s, 0.5, std::max(options_.slots_max / 2, 1u)))
+            break;
+
+    // The next of each flow, where a flow's tag moves on with each row that it is given.
+    std::unordered_map<Flow*, std::vector<Sequence*>> lines;  // the first at the back
+    std::unordered_map<Flow*, double> tags;
+    for (const Sequence* s : ready) tags.emplace(s->flow, s->flow->tag);
+    const auto charge = [&](const Sequence& s) {
+        tags[s.flow] += cost.share(IterationLoad::of(s.computed, 1, true),
+                                   static_cast<double>(ready.size())) /
+                        s.flow->weight;
+    };
+    for (Sequence* s : ready) {
+        if (s->rests)
+            lines[s->flow].push_back(s);
+        else
+            charge(*s);
+    }
+    const auto order = [&](const Sequence* s) {
+        return std::make_tuple(is_batch(*s), tags[s->flow], s->turn_ns, s->arrival);
+    };
+    std::vector<Sequence*> heads;
+    const auto later = [&](const Sequence* a, const Sequence* b) { return order(a) > order(b); };
+    for (auto& [flow, line] : lines) {
+        std::sort(line.begin(), line.end(), [](const Sequence* a, const Sequence* b) {
+            return std::tie(a->job.priority, a->turn_ns, a->arrival) >
+                   std::tie(b->job.priority, b->turn_ns, b->arrival);
+        });
+        heads.push_back(line.back());
+    }
+    std::make_heap(heads.begin(), heads.end(), later);
+    while (!heads.empty()) {
+        std::pop_heap(heads.begin(), heads.end(), later);
+        Sequence* s = heads.back();
+        heads.pop_back();
+        if (!take_row(*s, 1, options_.slots_max)) break;
+        charge(*s);
+        auto& line = lines[s->flow];
+        line.pop_back();
+        if (line.empty()) continue;
+        heads.push_back(line.back());
+        std::push_heap(heads.begin(), heads.end(), later);
+    }
+    for (Sequence* s : ready)
+        if (!s->rests) s->turn_ns = now_ns;
 }
 
 // Blocks for the first `tokens` positions; false when `sequence` itself had to give way.
@@ -217,13 +343,13 @@ void Scheduler::plan(uint32_t prefill_rows, uint32_t alone_rows, Plan& plan) {
     // Those that run get their blocks before anyone new does.
     const std::vector<Sequence*> before = running_;
     for (Sequence* s : before) {
-        if (!s->running || s->held() || s->prefilling()) continue;
+        if (!s->decodes()) continue;
         cover(*s, s->computed + 1);
     }
     admit(plan);
 
     for (Sequence* s : running_) {
-        if (s->held() || s->prefilling()) continue;
+        if (!s->decodes()) continue;
         // Only an admitted sequence of a single token, or an old one that was covered above.
         plan.rows.push_back({s, 1, true, s->computed});
         ++plan.decode_rows;
@@ -235,8 +361,8 @@ void Scheduler::plan(uint32_t prefill_rows, uint32_t alone_rows, Plan& plan) {
     for (Sequence* s : running_)
         if (!s->held() && s->prefilling()) prefills.push_back(s);
     std::stable_sort(prefills.begin(), prefills.end(), [](const Sequence* a, const Sequence* b) {
-        return std::make_tuple(a->computed == a->reused, a->job.priority, a->arrival) <
-               std::make_tuple(b->computed == b->reused, b->job.priority, b->arrival);
+        return std::make_tuple(a->computed == a->reused, a->job.priority, a->flow->tag, a->arrival) <
+               std::make_tuple(b->computed == b->reused, b->job.priority, b->flow->tag, b->arrival);
     });
     for (Sequence* s : prefills) {
         const auto remaining = static_cast<uint32_t>(s->tokens.size()) - s->computed;

@@ -5,11 +5,19 @@
 // a
 //            late token sooner than a waiting one a late start. Then prefill chunks, started ones
 //            before new ones, by class and arrival, within the rows that are left.
-// Admission  by class, then arrival; needs blocks for all its tokens and `reserve_tokens` of
+// Turns      where the rows of all that decode would take longer than `itl_target_s`, or are more than
+//            slots_max, some rest: they keep their blocks and take no row. The flow that is furthest
+//            behind goes first (engine/flows.hpp), batch after all others, within a flow the class and
+//            then who has waited longest. Who has rested for rest_max_ns goes before all that, the
+//            longest first, in up to half of the time: no one starves, and no flow wins by it.
+// Admission  by class, flow, then arrival; needs blocks for all its tokens and `reserve_tokens` of
 // growth.
 //            The first that does not fit stops those behind it: a long prompt is not overtaken for
 //            ever by short ones. For want of blocks or slots one that waits preempts those that are
 //            parked (without credit for long), and batch ones if it is of a higher class.
+//            A flow with nothing running needs no free slot, unless it is ahead of all that run, nor
+//            does one that has less running for its weight than another that is ahead of it: it
+//            enters, up to twice slots_max, and others rest.
 // Preempt    when a decoding sequence needs a block and none is free, the running sequence of the
 //            lowest class with the least work done gives its blocks back and waits, to be computed
 //            again; that may be the one that asked. The greatest always goes on, so all end.
@@ -30,6 +38,8 @@
 #include <vector>
 
 #include "engine/block_pool.hpp"
+#include "engine/cost_model.hpp"
+#include "engine/flows.hpp"
 #include "engine/prefix_cache.hpp"
 #include "engine/sequence.hpp"
 
@@ -37,10 +47,13 @@ namespace parley::engine {
 
 struct SchedulerOptions {
     uint32_t kv_blocks = 4096;
-    uint32_t slots_max = 32;  // sequences that run at once
+    uint32_t slots_max = 32;  // sequences that decode at once; as many again may rest
     uint32_t rows_max = 512;  // rows of one iteration; ≥ slots_max
     uint32_t reserve_tokens = 32;
     uint32_t prefix_blocks = 0;  // kept at most when nobody reads them; 0: no prefix cache
+    double itl_target_s = 0;     // of an iteration's decode rows; 0: none
+    int64_t rest_max_ns = 1'000'000'000;
+    double flow_lag_s = 2;  // as Flows
 };
 
 struct Rows {
@@ -65,6 +78,8 @@ class Scheduler {
 
     void add(Sequence& sequence);     // to the waiting ones
     void remove(Sequence& sequence);  // wherever it is; its blocks are free, or evictable, at once
+    // Who decodes in the next iteration and who rests; to be called before plan().
+    void take_turns(const CostModel& cost, int64_t now_ns);
     // At most `prefill_rows` rows of prefill where something decodes, and `alone_rows` where
     // nothing does.
     void plan(uint32_t prefill_rows, uint32_t alone_rows, Plan& plan);
@@ -73,6 +88,7 @@ class Scheduler {
     // token are free.
     void advanced(Sequence& sequence);
 
+    Flows& flows() { return flows_; }
     const std::vector<Sequence*>& running() const { return running_; }
     const std::vector<Sequence*>& waiting() const { return waiting_; }
     const BlockPool& pool() const { return pool_; }
@@ -84,6 +100,8 @@ class Scheduler {
 
   private:
     void admit(Plan& plan);
+    Sequence* next() const;
+    bool enters_above(const Sequence& sequence) const;
     bool fits(const Sequence& sequence, uint32_t blocks) const;
     bool make_room(const Sequence& wanted, uint32_t blocks);
     bool take(uint32_t count, std::vector<uint32_t>& out);
@@ -97,6 +115,7 @@ class Scheduler {
     SchedulerOptions options_;
     BlockPool pool_;
     PrefixCache prefixes_;
+    Flows flows_;
     std::vector<Sequence*> running_;  // in order of admission
     std::vector<Sequence*> waiting_;  // by class, then arrival
     uint64_t preempted_ = 0;

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/flows.hpp"
 #include "engine/prefix_cache.hpp"
 #include "engine/sampler.hpp"
 #include "engine/speculator.hpp"
@@ -46,6 +47,11 @@ struct Job {
     uint64_t released = 0;
     // Whose requests may read each other's KV blocks (the org). "": no one's but its own.
     std::string tenant;
+    // Whose turn it takes (engine/flows.hpp), the weight of that flow, and its tag as the router has
+    // it; 0: no router says.
+    std::string flow;
+    double weight = 1;
+    double tag = 0;
     // What the text must be; null: anything. Not beside `stops`, which would cut it. It is complete
     // unless a deadline, a cancel or an error cuts it.
     std::shared_ptr<const grammar::TokenGrammar> grammar;
@@ -63,6 +69,8 @@ struct Sequence {
     uint32_t produced() const { return static_cast<uint32_t>(tokens.size()) - prompt_tokens; }
     bool prefilling() const { return running && computed + 1 < tokens.size(); }
     bool held() const { return credit <= 0; }
+    // Takes a row of the next iteration for its last token.
+    bool decodes() const { return running && !rests && !held() && !prefilling(); }
 
     Handle handle;
     Job job;
@@ -84,7 +92,10 @@ struct Sequence {
     uint32_t kept = 0;             // of `blocks`, those that the prefix cache knows
     uint32_t reused = 0;           // tokens found there when it was last admitted
     uint32_t reused_first = 0;     // and when it was admitted first
+    Flow* flow = nullptr;          // from Scheduler::add() to remove()
     bool running = false;
+    bool rests = false;      // keeps its blocks and takes no row: it is others' turn
+    int64_t turn_ns = 0;     // of its last row, as far as it could have had one
     bool admitted = false;   // has run before
     bool text_seen = false;  // some text was given out, by this attempt or by one before
     int64_t credit = 0;

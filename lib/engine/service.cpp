@@ -185,6 +185,9 @@ base::Result<Job> Service::job_of(const Arrival& arrival, bool may_compile, Read
     job.prompt = artifact_.chat_template().render(artifact_.tokenizer(), turns);
     start.marks = marks_of(*request, turns, job.prompt, artifact_);
     job.tenant = envelope.org;
+    job.flow = envelope.flow.empty() ? envelope.org : envelope.flow;
+    job.weight = envelope.weight;
+    job.tag = envelope.tag;
     job.max_tokens = request->max_tokens;
     if (const uint64_t most = artifact_.limits().output_tokens_max; most > 0)
         job.max_tokens = std::min(job.max_tokens, most);
@@ -375,6 +378,11 @@ void Service::credit(const std::string& id, uint32_t available) {
     engine_.grant(live.handle, now - live.credit);
     live.credit = now;
     flush(live);
+}
+
+void Service::tag(const std::string& id, double tag) {
+    const auto found = live_.find(id);
+    if (found != live_.end()) engine_.correct(found->second.handle, tag);
 }
 
 void Service::cancel(const std::string& id, const std::string& reason) {

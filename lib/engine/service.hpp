@@ -70,6 +70,8 @@ class Service final : private Sink {
     void cancel(const std::string& id, const std::string& reason);
     // What the reader takes now, over all.
     void credit(const std::string& id, uint32_t available);
+    // The tag of its flow, as the router has it now.
+    void tag(const std::string& id, double tag);
     // Ends all that is left, retryable: another worker may go on.
     void abandon(const std::string& why);
 

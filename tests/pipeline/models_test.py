@@ -204,6 +204,15 @@ def test_what_cannot_be_is_refused_in_words():
     assert code == 78 and "twice" in said, (code, said)
     code, said = serve("--model", MODEL + ":kv-blocks=0")
     assert code == 78 and "kv-blocks is a number from 1" in said, (code, said)
+    code, said = serve("--model", MODEL + ":slots=x:name=a")
+    assert code == 78 and "slots is a number from 1" in said, (code, said)
+    code, said = serve("--model", MODEL + ":foo=1")
+    assert code == 78 and "'foo' is nothing that can be said of a model: name, kv-blocks and slots can" in said, (code, said)
+    odd = os.path.join(tempfile.mkdtemp(prefix="parley-models-"), "m:v=2.gguf")
+    with open(odd, "w") as file:
+        file.write("no model")
+    code, said = serve("--model", odd)
+    assert "can be said" not in said and "GGUF" in said, (code, said)
 
     state = tempfile.mkdtemp(prefix="parley-models-")
     process = subprocess.Popen([os.path.join(BIN, "infer-worker"), "serve", "--simulate", "--bind", f"ipc://{state}/front.sock",

@@ -18,6 +18,7 @@ struct Metrics {
         running_.set(status.running);
         waiting_.set(status.waiting);
         held_.set(stats.held);
+        resting_.set(stats.resting);
         kv_free_.set(status.kv_free);
         kv_total_.set(status.kv_total);
         queue_s_.set(status.queue_s);
@@ -57,6 +58,8 @@ struct Metrics {
     telemetry::Gauge& running_ = gauge("infer_worker_running", "sequences that run");
     telemetry::Gauge& waiting_ = gauge("infer_worker_waiting", "sequences that wait for a slot");
     telemetry::Gauge& held_ = gauge("infer_worker_held", "sequences without credit");
+    telemetry::Gauge& resting_ =
+        gauge("infer_worker_resting", "running sequences that it was not the turn of");
     telemetry::Gauge& kv_free_ =
         gauge("infer_worker_kv_blocks_free", "KV blocks that are free or evictable");
     telemetry::Gauge& kv_total_ = gauge("infer_worker_kv_blocks", "KV blocks");

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <filesystem>
 
 #include "base/log.hpp"
 #include "load.hpp"
@@ -11,7 +12,7 @@
 namespace parley::infer_worker {
 namespace {
 
-constexpr std::string_view kNameKey = ":name=", kBlocksKey = ":kv-blocks=";
+constexpr std::string_view kNameKey = ":name=", kBlocksKey = ":kv-blocks=", kSlotsKey = ":slots=";
 
 // Cuts `KEY value` off the end of `text`, where the value reaches to the end.
 bool cut(std::string_view& text, std::string_view key, std::string& value) {
@@ -22,6 +23,20 @@ bool cut(std::string_view& text, std::string_view key, std::string& value) {
     value = rest;
     text = text.substr(0, at);
     return true;
+}
+
+bool number(const std::string& text, uint32_t most, uint32_t& out) {
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
+    return error == std::errc() && end == text.data() + text.size() && out > 0 && out <= most;
+}
+
+// The last `:word=` of `file`, if it looks as if it were meant for us.
+std::string_view strange_key(std::string_view file) {
+    const size_t at = file.rfind(':');
+    if (at == std::string_view::npos) return {};
+    const size_t equals = file.find('=', at);
+    if (equals == std::string_view::npos || file.find('/', at) < equals) return {};
+    return file.substr(at + 1, equals - at - 1);
 }
 
 }  // namespace
@@ -39,16 +54,21 @@ base::Result<ModelSpec> parse_spec(std::string_view text) {
             if (value.empty()) return bad("the name is empty");
             spec.name = value;
         } else if (cut(file, kBlocksKey, value)) {
-            const auto [end, error] =
-                std::from_chars(value.data(), value.data() + value.size(), spec.kv_blocks);
-            if (error != std::errc() || end != value.data() + value.size() || spec.kv_blocks == 0 ||
-                spec.kv_blocks > 1 << 22)
+            if (!number(value, 1 << 22, spec.kv_blocks))
                 return bad("kv-blocks is a number from 1 to 4194304, not '" + value + "'");
+        } else if (cut(file, kSlotsKey, value)) {
+            if (!number(value, 8192, spec.slots))
+                return bad("slots is a number from 1 to 8192, not '" + value + "'");
         } else {
             break;
         }
     }
     if (file.empty()) return bad("it names no file");
+    const std::string_view strange = strange_key(file);
+    std::error_code none;
+    if (!strange.empty() && !std::filesystem::exists(file, none))
+        return bad("'" + std::string(strange) + "' is nothing that can be said of a model: name, "
+                   "kv-blocks and slots can");
     spec.file = file;
     return spec;
 }
@@ -92,6 +112,7 @@ base::Result<engine::Model> make(const ModelSpec& spec, Options o) {
     model.artifact = std::move(loaded->artifact);
     model.forward = std::move(loaded->forward);
     model.options = o.service;
+    if (spec.slots > 0) model.options.engine.slots_max = spec.slots;
     base::log(base::Level::info, "worker.loaded",
               {{"model", model.artifact->name()},
                {"hash", model.artifact->hash()},

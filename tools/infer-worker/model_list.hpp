@@ -1,6 +1,8 @@
 // The models of a worker: how --model names one, and loading beside running streams.
 //
-// Spec     FILE[:name=NAME][:kv-blocks=N]; what is not said comes from --model-name and --kv-blocks.
+// Spec     FILE[:name=NAME][:kv-blocks=N][:slots=N]; what is not said comes from --model-name,
+//          --kv-blocks and --slots-max. An ending that looks like one and is none is refused, unless
+//          there is such a file.
 // Loading  make() in any thread: files are mapped, hashed and repacked without the working loop.
 #pragma once
 
@@ -17,10 +19,11 @@ struct ModelSpec {
     std::string file;
     std::string name;        // empty: model::served_name of the file
     uint32_t kv_blocks = 0;  // 0: --kv-blocks
+    uint32_t slots = 0;      // 0: --slots-max
     std::string text;        // as it was given
 };
 
-// Errc::config: an empty file, a bad number or name.
+// Errc::config: an empty file, a bad number or name, an ending that means nothing.
 base::Result<ModelSpec> parse_spec(std::string_view text);
 // Of --model, or of --simulate (one, without file). Errc::usage: none, --model-name with several;
 // Errc::conflict: the same twice.

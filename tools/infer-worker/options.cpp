@@ -72,6 +72,7 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     Options o;
     o.service.engine.slots_max = 16;
     o.service.engine.speculate_max = 8;
+    o.service.engine.itl_target_ms = 200;
     o.service.engine.prefix_blocks = 1 << 22;  // as many as there are
     base::Cli cli("infer-worker", "run language models and answer generation requests");
 
@@ -79,7 +80,7 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     o.daemon.declare(serve);
     serve
         .option("--model", o.models,
-                "GGUF file, or FILE:name=NAME:kv-blocks=N; once for each model")
+                "GGUF file, or FILE:name=NAME:kv-blocks=N:slots=N; once for each model")
         .env("PARLEY_MODEL");
     declare_template(serve, o);
     declare_engine(serve, o);
@@ -100,6 +101,12 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
         .range(1, 4096);
     serve.duration("--prefill-target", o.service.engine.prefill_target_ms,
                    "how long a prompt's chunk may hold up those that decode");
+    serve.duration("--itl-target", o.service.engine.itl_target_ms,
+                   "how long the rows of those that decode may take: beyond it some rest; 0: no target");
+    serve.duration("--rest-max", o.service.engine.rest_max_ms,
+                   "who has rested for so long decodes before the others");
+    serve.duration("--flow-lag", o.service.engine.flow_lag_ms,
+                   "compute time that a flow may be behind or ahead of the others by the router's word");
     serve.option("--nice", o.nice, "nice value of the compute threads").range(0, 19);
     serve.option("--curve-key", o.curve_key, "file with the CURVE secret key, for tcp");
     serve.option("--curve-server", o.curve_server, "the router's CURVE public key (with --router)");

@@ -67,6 +67,7 @@ class Front final : public pipe::AnswererHandler, public engine::Outlet {
     void on_credit(const std::string& id, uint32_t available) override {
         models_->credit(id, available);
     }
+    void on_tag(const std::string& id, double tag) override { models_->tag(id, tag); }
     void on_peer_up(pipe::Peer peer, const pipe::HelloMeta& hello) override {
         answered_ = true;
         base::log(Level::info, "peer.up", {{"peer", hello.name}, {"boot", hello.boot}});
@@ -129,9 +130,10 @@ pipe::AnswererOptions answerer_options(const Options& o, const engine::Models& m
     out.link.hello.name = o.name;
     out.link.hello.zone = o.zone;
     // Of all models together: the cores are the same.
-    out.link.hello.slots = o.service.engine.slots_max;
-    for (const engine::Model* model : models.serving())
+    for (const engine::Model* model : models.serving()) {
+        out.link.hello.slots = std::max(out.link.hello.slots, model->options.engine.slots_max);
         out.link.hello.queue = std::max(out.link.hello.queue, model->options.engine.queue_max);
+    }
     out.link.hello.models = hello_models(models);
     out.requests_max = out.link.hello.slots + out.link.hello.queue;
     return out;
