@@ -1,6 +1,6 @@
 #include "chat/answers.hpp"
 
-#include <vector>
+#include <utility>
 
 namespace parley::chat {
 
@@ -8,7 +8,8 @@ bool Answers::add(const std::shared_ptr<Answer>& answer, std::shared_ptr<AnswerH
                   int64_t linger_ms) {
     if (full()) return false;
     const bool added =
-        answers_.emplace(answer->id(), Entry{answer, std::move(host), linger_ms, 0}).second;
+        answers_.emplace(answer->id(), Entry{answer, std::move(host), linger_ms}).second;
+    if (added) walk_.push_back(answer);
     live_ += added;
     return added;
 }
@@ -19,27 +20,31 @@ std::shared_ptr<Answer> Answers::find(const std::string& id) const {
 }
 
 void Answers::tick() {
-    if (answers_.empty()) {
-        live_ = 0;
-        return;
-    }
     const int64_t now = clock_.mono_ms();
-    // An answer's end may lead to a new answer: walk a copy.
-    std::vector<std::shared_ptr<Answer>> all;
-    all.reserve(answers_.size());
-    for (const auto& [id, entry] : answers_) all.push_back(entry.answer);
-    size_t live = 0;
-    for (const auto& answer : all) {
+    // An answer's end may lead to a new answer: add() puts it into the emptied list meanwhile.
+    std::vector<std::shared_ptr<Answer>> walked;
+    walked.swap(walk_);
+    for (auto& answer : walked) {
         if (!answer->over()) answer->tick();
-        const bool done = answer->over() && answer->stream()->ended();
-        live += !done;
         const auto found = answers_.find(answer->id());
-        if (!done || found == answers_.end()) continue;
-        if (found->second.drop_ms == 0) found->second.drop_ms = now + found->second.linger_ms;
-        if (now >= found->second.drop_ms || answers_.size() > 2 * size_t{answers_max_})
-            answers_.erase(found);
+        if (found == answers_.end() || found->second.answer != answer) continue;
+        if (answer->over() && answer->stream()->ended())
+            lingering_.emplace(now + found->second.linger_ms, answer->id());
+        else
+            walk_.push_back(std::move(answer));
     }
-    live_ = live;
+    live_ = walk_.size();
+    while (!lingering_.empty() &&
+           (now >= lingering_.begin()->first || answers_.size() > 2 * size_t{answers_max_})) {
+        answers_.erase(lingering_.begin()->second);
+        lingering_.erase(lingering_.begin());
+    }
+}
+
+void Answers::clear() {
+    answers_.clear();
+    walk_.clear();
+    lingering_.clear();
 }
 
 void Answers::abandon_all(const messages::ApiError& error) {

@@ -5,9 +5,11 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "chat/answer.hpp"
 #include "chat/upstream.hpp"
@@ -24,9 +26,10 @@ class Answers final : public UpstreamSink {
     bool add(const std::shared_ptr<Answer>& answer, std::shared_ptr<AnswerHost> host,
              int64_t linger_ms);
     std::shared_ptr<Answer> find(const std::string& id) const;
-    // Hands on the time; drops what is over and has lingered.
+    // Hands on the time; drops what is over and has lingered. Costs by the answers that are live: those
+    // that linger, thousands at a high rate, are not looked at before their time.
     void tick();
-    void clear() { answers_.clear(); }
+    void clear();
     size_t live() const { return live_; }  // not over
     bool full() const { return live_ >= answers_max_; }
     // Calls abandon() on all: the process ends.
@@ -40,12 +43,13 @@ class Answers final : public UpstreamSink {
         std::shared_ptr<Answer> answer;
         std::shared_ptr<AnswerHost> host;
         int64_t linger_ms = 0;
-        int64_t drop_ms = 0;  // set when it is over
     };
     uint32_t answers_max_;
     const base::Clock& clock_;
     size_t live_ = 0;
-    std::unordered_map<std::string, Entry> answers_;
+    std::unordered_map<std::string, Entry> answers_;  // live and lingering
+    std::vector<std::shared_ptr<Answer>> walk_;       // the live ones
+    std::multimap<int64_t, std::string> lingering_;   // time to drop (mono ms) → id
 };
 
 }  // namespace parley::chat
