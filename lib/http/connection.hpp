@@ -68,6 +68,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     void peer_closed();
     void peer_gone();
     void flush();
+    void flush_soon();
     void linger();
     void output_begins();
     bool backlogged() const;
@@ -97,6 +98,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     bool write_wants_read_ = false;  // TLS
     bool read_wants_write_ = false;  // TLS
     bool in_process_ = false;
+    bool flush_posted_ = false;
     bool above_low_ = false;
     bool skipped_crlf_ = false;
     bool has_request_ = false;  // head_ holds a parsed request

@@ -3,12 +3,14 @@
 
 #include <algorithm>
 #include <charconv>
+#include <utility>
 
 #include "http/connection.hpp"
 
 namespace parley::http {
 namespace {
 
+constexpr size_t kBurstBytes = 16384;  // queued at most before the turn's end
 constexpr size_t kKeepBytes = 4096;  // a larger buffer is given back when it is empty
 
 // A header value of ours cannot end its line, whatever it was made from.
@@ -166,7 +168,7 @@ void Connection::start(ResponseWriter&, int status,
     if (state_ != State::answering) return;
     output_begins();
     append_head(status, headers, std::nullopt);
-    flush();
+    flush_soon();
 }
 
 bool Connection::write(ResponseWriter& writer, std::string_view bytes) {
@@ -183,7 +185,7 @@ bool Connection::write(ResponseWriter& writer, std::string_view bytes) {
     } else {
         out_ += bytes;
     }
-    flush();
+    flush_soon();
     if (state_ == State::dead) return false;
     if (pending() > core_->options.write_low_bytes) above_low_ = true;
     if (pending() <= core_->options.write_bytes_max) return true;
@@ -244,6 +246,17 @@ void Connection::on_writable() {
         const auto callback = writer->drain_;  // it may replace itself
         callback();
     }
+}
+
+// What one turn of the loop writes goes out as one: a burst of events costs one call of the system, not
+// one each. Nothing waits longer than the turn.
+void Connection::flush_soon() {
+    if (pending() >= kBurstBytes) return flush();
+    if (std::exchange(flush_posted_, true)) return;
+    core_->loop.post([self = shared_from_this()] {
+        self->flush_posted_ = false;
+        if (self->state_ != State::dead) self->flush();
+    });
 }
 
 void Connection::flush() {
