@@ -16,6 +16,7 @@ namespace {
 
 struct Wanted {
     std::string model;
+    uint64_t max_tokens = 0;
     bool status = false;  // {"command":"status"}: an operator asks, not a client
 };
 
@@ -27,11 +28,12 @@ Wanted read_wanted(const std::string& body) {
         return wanted;
     std::string_view text;
     if (document["model"].get(text) == simdjson::SUCCESS) wanted.model = text;
+    if (document["max_tokens"].get(wanted.max_tokens) != simdjson::SUCCESS) wanted.max_tokens = 0;
     wanted.status = document["command"].get(text) == simdjson::SUCCESS && text == "status";
     return wanted;
 }
 
-constexpr uint32_t kRetryAfterMostS = 60;
+constexpr uint32_t kMoveBits = 8;  // of an attempt toward workers: moves_max stays below 256
 
 }  // namespace
 
@@ -41,21 +43,13 @@ void Router::connect(pipe::Answerer& askers, pipe::Asker& workers) {
     askers.set_status([this] { return status(); });
 }
 
-uint32_t Router::retry_after_s(const std::string& model) const {
-    const double slots = std::max<uint32_t>(workers_table_.slots(model), 1);
-    const double wait = static_cast<double>(queue_.size() + running_.size()) * service_s_ / slots;
-    return static_cast<uint32_t>(
-        std::clamp(std::ceil(wait), 1.0, static_cast<double>(kRetryAfterMostS)));
-}
-
-void Router::refuse(const std::string& id, const std::string& status, const std::string& reason,
-                    const std::string& message) {
+void Router::refuse(const std::string& id, const Refusal& refusal) {
     ++counters_.refused;
     pipe::EndMeta end;
-    end.status = status;
-    end.reason = reason;
-    end.message = message;
-    if (status == "overloaded_error") end.retry_after_s = retry_after_s({});
+    end.status = refusal.status;
+    end.reason = refusal.reason;
+    end.message = refusal.message;
+    end.retry_after_s = refusal.retry_after_s;
     askers_->end(id, end);
 }
 
@@ -68,13 +62,13 @@ void Router::on_ask(pipe::Ask ask) {
         return;
     }
     if (wanted.model.empty())
-        return refuse(ask.id, "invalid_request_error", "no_model", "model: Field required");
+        return refuse(ask.id, {"invalid_request_error", "no_model", "model: Field required", 0});
     const auto hash = catalogue_.resolve(wanted.model);
     if (!hash) {
         // No worker has ever said HELLO: it is too early to say that there is no such model.
         if (catalogue_.empty())
-            return refuse(ask.id, "overloaded_error", "no_worker", "Overloaded");
-        return refuse(ask.id, "not_found_error", "unknown_model", "model: " + wanted.model);
+            return refuse(ask.id, {"overloaded_error", "no_worker", "Overloaded", 1});
+        return refuse(ask.id, {"not_found_error", "unknown_model", "model: " + wanted.model, 0});
     }
     const int64_t now = options_.clock->mono_ms();
     const pipe::Envelope& e = ask.envelope;
@@ -82,59 +76,131 @@ void Router::on_ask(pipe::Ask ask) {
                       : e.ttft_ms > 0                  ? e.ttft_ms
                                                        : options_.ttft_ms;
     if (e.cls == pipe::Class::batch && e.ttft_ms == 0) wait_ms = 0;
-    const std::string id = ask.id;
-    Job job{std::move(ask), *hash, now, wait_ms == 0 ? 0 : now + wait_ms};
-    if (!queue_.push(std::move(job)))
-        return refuse(id, "overloaded_error", "queue_full", "Overloaded");
+    Job job;
+    job.model = *hash;
+    job.arrived_ms = now;
+    job.delivered = Delivered(e);
+    Arrival arrival;
+    arrival.org = e.org;
+    arrival.cls = e.cls;
+    arrival.model = scheduler_.model_id(*hash);
+    arrival.bytes = ask.body.size();
+    arrival.max_tokens = wanted.max_tokens;
+    arrival.blocks = PrefixMap::blocks_of(e.org, *hash, ask.body);
+    arrival.deadline_ms = wait_ms == 0 ? 0 : now + wait_ms;
+    arrival.goes_on = e.continuation.has_value();
+    job.ask = std::move(ask);
+    const std::string id = job.ask.id;
+    if (waiting_bytes_ + job.bytes() > options_.bytes_max)
+        return refuse(id, {"overloaded_error", "queue_full", "Overloaded",
+                           scheduler_.retry_after_s(arrival.model)});
+    auto admitted = scheduler_.arrive(arrival, now);
+    if (const auto* refusal = std::get_if<Refusal>(&admitted)) return refuse(id, *refusal);
+    job.ticket = std::get<Ticket>(admitted);
+    ids_[job.ticket] = id;
+    waiting_bytes_ += job.bytes();
+    waiting_[id] = std::move(job);
     pump();
 }
 
-void Router::pump() {
-    while (!draining_) {
-        pipe::Peer worker = 0;
-        auto job = queue_.take([&](const std::string& model) {
-            const auto chosen = workers_table_.choose(model);
-            worker = chosen.value_or(0);
-            return chosen.has_value();
-        });
-        if (!job) return;
-        start(std::move(*job), worker);
-    }
+Router::Job Router::take_waiting(const std::string& id) {
+    const auto at = waiting_.find(id);
+    Job job = std::move(at->second);
+    waiting_.erase(at);
+    ids_.erase(job.ticket);
+    waiting_bytes_ -= job.bytes();
+    return job;
 }
 
-void Router::start(Job job, pipe::Peer worker) {
+void Router::pump() {
+    if (pumping_ || draining_) return;  // a start may end another run: the loop below sees it
+    pumping_ = true;
+    while (const auto started = scheduler_.next(options_.clock->mono_ms())) start(*started);
+    pumping_ = false;
+}
+
+void Router::start(const Started& started) {
     const int64_t now = options_.clock->mono_ms();
-    const std::string id = job.ask.id;
-    pipe::Envelope envelope = std::move(job.ask.envelope);
+    const std::string id = ids_.at(started.ticket);
+    Job job = take_waiting(id);
+    pipe::Envelope envelope = job.ask.envelope;
+    envelope.attempt = (envelope.attempt << kMoveBits) + job.moves;
     envelope.version = job.model;
+    envelope.flow = started.flow;
+    envelope.weight = started.weight;
+    envelope.tag = started.tag;
     envelope.credit = askers_->credit(id);
+    envelope.continuation = job.delivered.continuation();
+    if (envelope.continuation && job.ask.envelope.continuation && job.moves == 0)
+        envelope.continuation = job.ask.envelope.continuation;
     const int64_t waited = now - job.arrived_ms;
     const auto left = [waited](int64_t ms) {
         return ms == 0 ? 0 : std::max<int64_t>(ms - waited, 1);
     };
-    envelope.ttft_ms = left(envelope.ttft_ms);
+    // A stream that goes on has had its first event: only what is left of the whole counts.
+    envelope.ttft_ms = job.moves > 0 && job.delivered.begun() ? 0 : left(envelope.ttft_ms);
     envelope.stall_ms = left(envelope.stall_ms);
     envelope.total_ms = left(envelope.total_ms);
-    if (auto asked = workers_->ask(worker, id, envelope, std::move(job.ask.body)); !asked) {
-        ++counters_.lost;
-        pipe::EndMeta end;
-        end.status = "api_error";
-        end.retryable = true;
-        end.reason = "peer_gone";
-        end.message = asked.error().what;
-        askers_->end(id, end);
+    job.kept = kept_bytes_ + job.bytes() <= options_.kept_bytes_max;
+    std::string body = job.kept ? job.ask.body : std::move(job.ask.body);
+    Running running{std::move(job), started.worker, envelope.credit, false};
+    auto asked = workers_->ask(started.worker, id, envelope, std::move(body));
+    if (asked) {
+        ++counters_.dispatched;
+        if (running.job.kept) kept_bytes_ += running.job.bytes();
+        running_[id] = std::move(running);
         return;
     }
-    ++counters_.dispatched;
-    workers_table_.started(worker);
-    running_[id] = Running{worker, job.model, envelope.cls, envelope.credit, false};
+    // It went away and nobody has told us yet; nothing goes there again.
+    if (asked.error().code == base::Errc::unavailable) scheduler_.worker_drains(started.worker);
+    ++counters_.lost;
+    pipe::EndMeta end;
+    end.status = "api_error";
+    end.retryable = true;
+    end.reason = "peer_gone";
+    end.message = asked.error().what;
+    if (move(id, running, end)) return;
+    scheduler_.ended(started.ticket, 0, std::nullopt, false, now);
+    askers_->end(id, end);
+}
+
+bool Router::move(const std::string& id, Running& running, const pipe::EndMeta& end) {
+    Job& job = running.job;
+    const bool lost = end.reason == "peer_gone" || end.reason == "draining" ||
+                      end.reason == "gap" || end.reason == "malformed" ||
+                      (end.reason == "queue_full" && end.retryable);
+    if (!lost || !end.retryable || running.gone || draining_ || !job.kept ||
+        job.delivered.complete() || job.moves >= options_.moves_max)
+        return false;
+    const int64_t now = options_.clock->mono_ms();
+    const bool begun = job.delivered.begun();
+    if (!begun && !scheduler_.may_retry()) return false;
+    if (begun)
+        ++counters_.moved;
+    else
+        ++counters_.retried;
+    job.delivered.cut();
+    ++job.moves;
+    const pipe::Envelope& e = job.ask.envelope;
+    const int64_t stall = e.stall_ms > 0 ? e.stall_ms : options_.stall_ms;
+    const int64_t ttft = e.ttft_ms > 0 ? e.ttft_ms : options_.ttft_ms;
+    int64_t deadline = begun ? now + stall : job.arrived_ms + ttft;
+    if (e.cls == pipe::Class::batch && !begun) deadline = 0;
+    job.cost_s += scheduler_.requeue(job.ticket, deadline);
+    ids_[job.ticket] = id;
+    waiting_bytes_ += job.bytes();
+    waiting_[id] = std::move(job);
+    return true;
 }
 
 void Router::on_cancel(const std::string& id, pipe::Cancel why) {
     ++counters_.cancelled;
     pipe::EndMeta end;
     end.status = "cancelled";
-    if (queue_.remove(id)) {
+    if (const auto at = waiting_.find(id); at != waiting_.end()) {
+        const Job job = take_waiting(id);
+        scheduler_.cancel(job.ticket);
+        end.cost_s = job.cost_s;
         if (why == pipe::Cancel::asked) askers_->end(id, end);
         return;
     }
@@ -157,33 +223,46 @@ void Router::on_credit(const std::string& id, uint32_t available) {
 void Router::on_event(const std::string& id, const pipe::EventMeta& meta, std::string body) {
     const auto at = running_.find(id);
     if (at == running_.end() || at->second.gone) return;
-    if (at->second.outstanding > 0) --at->second.outstanding;
-    if (!askers_->event(id, meta,
-                        std::move(body)))  // more than it had credit for, or the asker is gone
-        workers_->cancel(id, "no_credit");
+    Running& running = at->second;
+    if (running.outstanding > 0) --running.outstanding;
+    scheduler_.first_event(running.job.ticket, options_.clock->mono_ms());
+    for (auto& event : running.job.delivered.add({meta, std::move(body)})) {
+        // More than it had credit for, or the asker is gone.
+        if (!askers_->event(id, event.meta, std::move(event.body)))
+            return workers_->cancel(id, "no_credit");
+    }
+    // What was held back or swallowed took none of the asker's credit: the worker gets it again.
+    const uint32_t credit = askers_->credit(id);
+    if (credit > running.outstanding) on_credit(id, credit);
 }
 
 void Router::on_end(const std::string& id, const pipe::EndMeta& meta) {
     const auto at = running_.find(id);
     if (at == running_.end()) return;
-    const Running running = at->second;
+    Running running = std::move(at->second);
     running_.erase(at);
+    if (running.job.kept) kept_bytes_ -= running.job.bytes();
+    if (meta.reason == "peer_gone") {
+        ++counters_.lost;
+        scheduler_.worker_drains(running.worker);  // on_worker_down follows: no more goes there
+    }
+    if (move(id, running, meta)) return pump();
     ++counters_.ended;
-    if (meta.reason == "peer_gone") ++counters_.lost;
-    workers_table_.ended(running.worker, meta.cost_s);
-    if (meta.ok()) service_s_ += 0.1 * (meta.cost_s - service_s_);
+    scheduler_.ended(running.job.ticket, meta.cost_s, meta.usage, meta.ok(),
+                     options_.clock->mono_ms());
     if (!running.gone) {
         pipe::EndMeta end = meta;
-        end.model = running.model;
+        end.model = running.job.model;
+        end.cost_s += running.job.cost_s;
         if (end.status == "overloaded_error" && end.retry_after_s == 0)
-            end.retry_after_s = retry_after_s(running.model);
+            end.retry_after_s = scheduler_.retry_after_s(scheduler_.model_id(running.job.model));
         askers_->end(id, end);
     }
     pump();
 }
 
 void Router::on_worker_up(pipe::Peer peer, const pipe::HelloMeta& hello) {
-    workers_table_.join(peer, hello);
+    scheduler_.worker_joined(peer, hello);
     for (const auto& model : hello.models) catalogue_.add({model.hash, model.name});
     models_.on_worker(hello.name, true, {});
     models_.on_models(peer, hello);
@@ -191,9 +270,9 @@ void Router::on_worker_up(pipe::Peer peer, const pipe::HelloMeta& hello) {
 }
 
 void Router::on_worker_down(pipe::Peer peer, const std::string& why) {
-    const auto at = workers_table_.all().find(peer);
-    const std::string name = at == workers_table_.all().end() ? "" : at->second.name;
-    workers_table_.leave(peer);
+    const Worker* worker = scheduler_.workers().find(peer);
+    const std::string name = worker == nullptr ? "" : worker->name;
+    scheduler_.worker_left(peer);
     models_.on_worker(name, false, why);
     pump();
 }
@@ -201,21 +280,34 @@ void Router::on_worker_down(pipe::Peer peer, const std::string& why) {
 void Router::WorkerSide::on_peer_hello(pipe::Peer peer, const pipe::HelloMeta& hello,
                                        std::string body) {
     if (!hello.tok.empty()) return router.models_.on_tokenizer(peer, hello.tok, std::move(body));
-    router.workers_table_.join(peer, hello);
+    router.scheduler_.worker_joined(peer, hello);
     for (const auto& model : hello.models) router.catalogue_.add({model.hash, model.name});
     router.models_.on_models(peer, hello);
     router.pump();
 }
 
 void Router::WorkerSide::on_peer_status(pipe::Peer peer, const pipe::StatusMeta& status) {
-    router.workers_table_.report(peer, status);
+    router.scheduler_.worker_status(peer, status);
+    router.pump();
 }
 
 void Router::tick() {
-    for (const Job& job : queue_.expire(options_.clock->mono_ms())) {
+    const int64_t now = options_.clock->mono_ms();
+    scheduler_.tick(now);
+    for (const Ticket ticket : scheduler_.expire(now)) {
+        const std::string id = ids_.at(ticket);
+        const Job job = take_waiting(id);
         ++counters_.expired;
-        const bool served = workers_table_.has(job.model);
-        refuse(job.ask.id, "overloaded_error", served ? "expired" : "no_worker", "Overloaded");
+        ++counters_.refused;
+        const ModelId model = scheduler_.model_id(job.model);
+        pipe::EndMeta end;
+        end.status = "overloaded_error";
+        end.reason = scheduler_.workers().has(model) ? "expired" : "no_worker";
+        end.message = "Overloaded";
+        end.retry_after_s = scheduler_.retry_after_s(model);
+        end.retryable = job.moves > 0;  // a stream was cut: another router may know a worker
+        end.cost_s = job.cost_s;
+        askers_->end(id, end);
     }
     pump();
 }
@@ -223,13 +315,16 @@ void Router::tick() {
 void Router::drain() {
     draining_ = true;
     askers_->drain();
-    for (const Job& job : queue_.clear()) {
+    while (!waiting_.empty()) {
+        const Job job = take_waiting(waiting_.begin()->first);
+        scheduler_.cancel(job.ticket);
         pipe::EndMeta end;
         end.status = "overloaded_error";
         end.reason = "draining";
         end.message = "Overloaded";
         end.retryable = true;
         end.retry_after_s = 1;
+        end.cost_s = job.cost_s;
         askers_->end(job.ask.id, end);
     }
 }
@@ -237,21 +332,30 @@ void Router::drain() {
 pipe::StatusMeta Router::status() const {
     pipe::StatusMeta meta;
     meta.running = static_cast<uint32_t>(running_.size());
-    meta.waiting = static_cast<uint32_t>(queue_.size());
-    for (const auto& [peer, worker] : workers_table_.all())
+    meta.waiting = static_cast<uint32_t>(waiting_.size());
+    for (const auto& [peer, worker] : workers().all())
         meta.slots += worker.draining ? 0 : worker.slots;
-    meta.queue_s = static_cast<double>(queue_.size()) * service_s_;
+    meta.queue_s = scheduler_.queue().waiting_s();
     meta.draining = draining_;
     return meta;
+}
+
+// Little's law: what is in the system, over what one worker holds.
+double Router::workers_wanted() const {
+    double slots = 0;
+    for (const auto& [peer, worker] : workers().all()) slots += worker.slots;
+    if (workers().all().empty()) return waiting_.empty() ? 0 : 1;
+    slots /= static_cast<double>(workers().all().size());
+    return std::ceil(static_cast<double>(waiting_.size() + running_.size()) / slots);
 }
 
 std::string Router::status_json() const {
     std::string out;
     JsonWriter w(out);
-    w.object().field("running", running_.size()).field("waiting", queue_.size());
+    w.object().field("running", running_.size()).field("waiting", waiting_.size());
     w.key("waiting_by_class").object();
     for (const auto cls : {pipe::Class::interactive, pipe::Class::streaming, pipe::Class::batch})
-        w.field(pipe::name(cls), queue_.size_of(cls));
+        w.field(pipe::name(cls), scheduler_.queue().waiting(cls));
     w.end().field("draining", draining_);
     w.key("counters")
         .object()
@@ -260,13 +364,34 @@ std::string Router::status_json() const {
     w.field("ended", counters_.ended)
         .field("refused", counters_.refused)
         .field("expired", counters_.expired);
-    w.field("cancelled", counters_.cancelled).field("lost", counters_.lost).end();
+    w.field("cancelled", counters_.cancelled).field("lost", counters_.lost);
+    w.field("moved", counters_.moved).field("retried", counters_.retried).end();
+    const Admission& admission = scheduler_.admission();
+    w.key("admission").object().field("level", admission.level());
+    w.field("brownout", admission.brownout()).field("ttft_error_ms", admission.error_ms());
+    w.field("ttft_bias_ms", admission.bias_ms());
+    w.field("cost_error", scheduler_.predictor().error()).end();
+    w.field("waiting_s", scheduler_.queue().waiting_s()).field("cost_s", scheduler_.cost_s());
+    w.field("workers_wanted", workers_wanted());
+    w.key("flows").array();
+    for (const FlowView& flow : scheduler_.queue().flows()) {
+        w.object()
+            .field("org", flow.org)
+            .field("level", flow.level == Level::batch ? "batch" : "online");
+        w.field("pool", flow.pool).field("weight", flow.weight);
+        w.field("tag", flow.tag).field("used_tag", flow.used_tag);
+        w.field("waiting", flow.waiting).field("waiting_s", flow.waiting_s);
+        w.field("running", flow.running).field("flight_s", flow.flight_s);
+        w.field("used_s", flow.used_s).field("capped", flow.capped).end();
+    }
+    w.end();
     w.key("workers").array();
-    for (const auto& [peer, worker] : workers_table_.all()) {
+    for (const auto& [peer, worker] : workers().all()) {
         w.object().field("name", worker.name).field("boot", worker.boot);
         w.key("models").array();
         for (const auto& model : worker.models) w.string(model);
         w.end().field("slots", worker.slots).field("in_flight", worker.in_flight);
+        w.field("load_s", worker.load_s).field("zone", worker.zone);
         w.field("running", worker.status.running).field("kv_free", worker.status.kv_free);
         w.field("kv_total", worker.status.kv_total).field("longest_ms", worker.status.longest_ms);
         w.field("served", worker.served)

@@ -1,12 +1,17 @@
-// Router: between the askers (filters) and the workers. Each request waits, runs on one worker, and
-// ends once; its events pass through as they are.
+// Router: between the askers (filters) and the workers. Each request is admitted or refused, waits for
+// its turn (scheduler.hpp), runs on one worker at a time, and ends once.
 //
 // Credit   the asker's credit is the worker's: nothing piles up here.
-// Loss     a worker that goes away ends its requests with a retryable END (the asker's side of the
-//          protocol makes it); the front asks again with what it has, and that continuation waits at
-//          the head of its class for another worker, at most until its deadline.
-// Refusals END with status, reason and retry_after_s: overloaded_error (queue_full, expired,
-//          draining), not_found_error (unknown model), invalid_request_error (no model named).
+// Loss     a request whose worker is gone, hung or drained before its END goes to another, behind what
+//          the asker has (delivered.hpp): numbered without a gap, charged for the work done. It waits
+//          for one at the head of its flow until its stall deadline, then ends retryable
+//          (overloaded_error, no_worker). Before the first event that takes from the retry budget.
+//          After moves_max of that, or where its body was not kept (kept_bytes_max), the END goes up
+//          and the asker's own recovery comes in.
+// Attempts (id, attempt) of the asker is (id, attempt · 256 + moves) toward workers: a worker that
+//          wakes up again is never asked the same pair twice.
+// Refusals END with status, reason and retry_after_s: see Scheduler; and overloaded_error (expired,
+//          no_worker, draining), not_found_error (unknown model), invalid_request_error (no model).
 // Threads  one: that of the two links' step().
 #pragma once
 
@@ -16,22 +21,26 @@
 
 #include "base/clock.hpp"
 #include "dispatch/catalogue.hpp"
-#include "dispatch/queue.hpp"
-#include "dispatch/workers.hpp"
+#include "dispatch/delivered.hpp"
+#include "dispatch/scheduler.hpp"
 #include "pipe/answerer.hpp"
 #include "pipe/asker.hpp"
 
 namespace parley::dispatch {
 
 struct RouterOptions {
-    QueueOptions queue;
-    int64_t ttft_ms = 30'000;  // wait for a worker where the envelope names no bound
+    SchedulerOptions scheduler;
+    uint64_t bytes_max = 256ull << 20;       // of the requests that wait
+    uint64_t kept_bytes_max = 256ull << 20;  // of those that run, kept to hand them over
+    uint32_t moves_max = 8;                  // of one request from worker to worker
+    int64_t ttft_ms = 30'000;                // wait for a worker where the envelope names no bound
+    int64_t stall_ms = 30'000;               // the same of a stream that has begun
     const base::Clock* clock = &base::system_clock();
 };
 
 struct RouterCounters {
     uint64_t asked = 0, dispatched = 0, ended = 0, refused = 0, expired = 0, cancelled = 0,
-             lost = 0;
+             lost = 0, moved = 0, retried = 0;
 };
 
 // What the tool wants to know of the workers' HELLOs.
@@ -50,7 +59,7 @@ class Router {
           models_(models),
           asker_side_(*this),
           worker_side_(*this),
-          queue_(options.queue) {}
+          scheduler_(options.scheduler) {}
     Router(const Router&) = delete;
     Router& operator=(const Router&) = delete;
 
@@ -60,22 +69,35 @@ class Router {
     void connect(pipe::Answerer& askers, pipe::Asker& workers);
 
     Catalogue& catalogue() { return catalogue_; }
-    const Workers& workers() const { return workers_table_; }
+    Scheduler& scheduler() { return scheduler_; }
+    const Scheduler& scheduler() const { return scheduler_; }
+    const Workers& workers() const { return scheduler_.workers(); }
     const RouterCounters& counters() const { return counters_; }
-    size_t waiting() const { return queue_.size(); }
+    size_t waiting() const { return waiting_.size(); }
     size_t running() const { return running_.size(); }
     // Ends what waits (retryable: another router may take it) and takes nothing new.
     void drain();
-    bool idle() const { return queue_.size() == 0 && running_.empty(); }
+    bool idle() const { return waiting_.empty() && running_.empty(); }
     void tick();  // expiry; call some times a second
     pipe::StatusMeta status() const;
+    double workers_wanted() const;    // for what is here now; a signal for autoscaling
     std::string status_json() const;  // what `router status` shows
 
   private:
+    struct Job {
+        pipe::Ask ask;
+        std::string model;  // hash of the version that answers
+        Ticket ticket = 0;
+        int64_t arrived_ms = 0;  // as a request; the times left of the envelope count from here
+        Delivered delivered;
+        uint32_t moves = 0;
+        double cost_s = 0;  // on workers that were lost
+        bool kept = true;   // the body is here while it runs
+        uint64_t bytes() const { return ask.body.size() + ask.id.size() + 512; }
+    };
     struct Running {
+        Job job;
         pipe::Peer worker = 0;
-        std::string model;
-        pipe::Class cls{};
         uint32_t outstanding = 0;  // credit passed on, less the events that have come
         bool gone = false;         // nobody waits for its END
     };
@@ -111,7 +133,7 @@ class Router {
         }
         void on_peer_status(pipe::Peer peer, const pipe::StatusMeta& status) override;
         void on_peer_bye(pipe::Peer peer, const pipe::ByeMeta&) override {
-            router.workers_table_.drain(peer);
+            router.scheduler_.worker_drains(peer);
         }
     };
     void on_ask(pipe::Ask ask);
@@ -122,11 +144,12 @@ class Router {
     void on_worker_up(pipe::Peer peer, const pipe::HelloMeta& hello);
     void on_worker_down(pipe::Peer peer, const std::string& why);
 
+    Job take_waiting(const std::string& id);
     void pump();
-    void start(Job job, pipe::Peer worker);
-    void refuse(const std::string& id, const std::string& status, const std::string& reason,
-                const std::string& message);
-    uint32_t retry_after_s(const std::string& model) const;
+    void start(const Started& started);
+    // Gives it to another worker if that may be; else false.
+    bool move(const std::string& id, Running& running, const pipe::EndMeta& end);
+    void refuse(const std::string& id, const Refusal& refusal);
 
     RouterOptions options_;
     ModelSink& models_;
@@ -135,12 +158,13 @@ class Router {
     pipe::Answerer* askers_ = nullptr;
     pipe::Asker* workers_ = nullptr;
     Catalogue catalogue_;
-    Workers workers_table_;
-    Queue queue_;
+    Scheduler scheduler_;
+    std::unordered_map<std::string, Job> waiting_;
+    std::unordered_map<Ticket, std::string> ids_;  // of those that wait
+    uint64_t waiting_bytes_ = 0, kept_bytes_ = 0;
     std::unordered_map<std::string, Running> running_;
     RouterCounters counters_;
-    double service_s_ = 1.0;  // moving average of a request's compute-seconds
-    bool draining_ = false;
+    bool draining_ = false, pumping_ = false;
 };
 
 }  // namespace parley::dispatch

@@ -3,79 +3,133 @@
 #include <algorithm>
 
 namespace parley::dispatch {
-namespace {
 
-bool serves(const Worker& worker, const std::string& model) {
-    return !worker.draining &&
-           std::find(worker.models.begin(), worker.models.end(), model) != worker.models.end();
+bool Workers::room_at(const Worker& worker, Room room) {
+    if (worker.draining) return false;
+    if (worker.in_flight < worker.slots) return true;
+    if (room == Room::slot) return false;
+    const uint32_t most = worker.slots + std::min(worker.slots, worker.queue);
+    if (worker.in_flight >= most) return false;
+    return room == Room::beside || worker.online < worker.slots;
 }
 
-}  // namespace
+void Workers::unindex(Worker& worker) {
+    if (worker.draining) return;
+    for (const ModelId model : worker.model_ids) {
+        Index& index = by_model_[model];
+        for (auto& set : index.by_room) set.erase({worker.load_s, worker.id});
+        --index.count;
+        index.slots -= worker.slots;
+    }
+}
 
-void Workers::join(pipe::Peer peer, const pipe::HelloMeta& hello) {
-    Worker& worker = workers_[peer];
-    worker.peer = peer;
+void Workers::index(Worker& worker) {
+    if (worker.draining) return;
+    for (const ModelId model : worker.model_ids) {
+        Index& index = by_model_[model];
+        for (const Room room : {Room::slot, Room::online, Room::beside})
+            if (room_at(worker, room))
+                index.by_room[static_cast<size_t>(room)].insert({worker.load_s, worker.id});
+        ++index.count;
+        index.slots += worker.slots;
+    }
+}
+
+void Workers::join(WorkerId id, const pipe::HelloMeta& hello, std::vector<ModelId> models) {
+    Worker& worker = workers_[id];
+    if (worker.id != 0) unindex(worker);
+    std::sort(models.begin(), models.end());
+    models.erase(std::unique(models.begin(), models.end()), models.end());
+    worker.id = id;
     worker.name = hello.name;
     worker.boot = hello.boot;
+    worker.zone = hello.zone;
     worker.slots = std::max<uint32_t>(hello.slots, 1);
+    worker.queue = hello.queue;
     worker.models.clear();
     for (const auto& model : hello.models) worker.models.push_back(model.hash);
+    worker.model_ids = std::move(models);
+    index(worker);
 }
 
-void Workers::leave(pipe::Peer peer) { workers_.erase(peer); }
-
-void Workers::drain(pipe::Peer peer) {
-    if (const auto at = workers_.find(peer); at != workers_.end()) at->second.draining = true;
+void Workers::leave(WorkerId id) {
+    const auto at = workers_.find(id);
+    if (at == workers_.end()) return;
+    unindex(at->second);
+    workers_.erase(at);
 }
 
-void Workers::report(pipe::Peer peer, const pipe::StatusMeta& status) {
-    const auto at = workers_.find(peer);
+void Workers::drain(WorkerId id) {
+    const auto at = workers_.find(id);
+    if (at == workers_.end() || at->second.draining) return;
+    unindex(at->second);
+    at->second.draining = true;
+}
+
+void Workers::report(WorkerId id, const pipe::StatusMeta& status) {
+    const auto at = workers_.find(id);
     if (at == workers_.end()) return;
     at->second.status = status;
-    at->second.draining |= status.draining;
+    if (status.draining) drain(id);
 }
 
-void Workers::started(pipe::Peer peer) {
-    if (const auto at = workers_.find(peer); at != workers_.end()) ++at->second.in_flight;
-}
-
-void Workers::ended(pipe::Peer peer, double cost_s) {
-    const auto at = workers_.find(peer);
+void Workers::started(WorkerId id, Level level, double predicted_s) {
+    const auto at = workers_.find(id);
     if (at == workers_.end()) return;
-    if (at->second.in_flight > 0) --at->second.in_flight;
-    ++at->second.served;
-    at->second.cost_s += cost_s;
+    unindex(at->second);
+    ++at->second.in_flight;
+    if (level == Level::online) ++at->second.online;
+    at->second.load_s += predicted_s;
+    index(at->second);
 }
 
-std::optional<pipe::Peer> Workers::choose(const std::string& model) const {
-    const Worker* best = nullptr;
-    for (const auto& [peer, worker] : workers_) {
-        if (!serves(worker, model) || worker.in_flight >= worker.slots) continue;
-        if (!best) {
-            best = &worker;
-            continue;
-        }
-        // in_flight / slots, compared without division
-        const auto mine = uint64_t{worker.in_flight} * best->slots;
-        const auto theirs = uint64_t{best->in_flight} * worker.slots;
-        if (mine < theirs || (mine == theirs && worker.status.kv_free > best->status.kv_free))
-            best = &worker;
-    }
-    if (!best) return std::nullopt;
-    return best->peer;
+void Workers::progressed(WorkerId id, double used_s) {
+    const auto at = workers_.find(id);
+    if (at == workers_.end()) return;
+    unindex(at->second);
+    at->second.load_s = std::max(0.0, at->second.load_s - used_s);
+    index(at->second);
 }
 
-bool Workers::has(const std::string& model) const {
-    return std::any_of(workers_.begin(), workers_.end(),
-                       [&](const auto& entry) { return serves(entry.second, model); });
+void Workers::ended(WorkerId id, Level level, double load_s, double cost_s) {
+    const auto at = workers_.find(id);
+    if (at == workers_.end()) return;
+    Worker& worker = at->second;
+    unindex(worker);
+    if (worker.in_flight > 0) --worker.in_flight;
+    if (level == Level::online && worker.online > 0) --worker.online;
+    worker.load_s = worker.in_flight == 0 ? 0 : std::max(0.0, worker.load_s - load_s);
+    index(worker);
+    ++worker.served;
+    worker.cost_s += cost_s;
 }
 
-uint32_t Workers::slots(const std::string& model) const {
-    uint32_t sum = 0;
-    for (const auto& [peer, worker] : workers_) {
-        if (serves(worker, model)) sum += worker.slots;
-    }
-    return sum;
+std::optional<WorkerId> Workers::choose(ModelId model, Room room) const {
+    const auto at = by_model_.find(model);
+    if (at == by_model_.end()) return std::nullopt;
+    const auto& set = at->second.by_room[static_cast<size_t>(room)];
+    if (set.empty()) return std::nullopt;
+    return set.begin()->second;
+}
+
+bool Workers::has_room(WorkerId id, Room room) const {
+    const Worker* worker = find(id);
+    return worker != nullptr && room_at(*worker, room);
+}
+
+uint32_t Workers::count(ModelId model) const {
+    const auto at = by_model_.find(model);
+    return at == by_model_.end() ? 0 : at->second.count;
+}
+
+uint32_t Workers::slots(ModelId model) const {
+    const auto at = by_model_.find(model);
+    return at == by_model_.end() ? 0 : at->second.slots;
+}
+
+const Worker* Workers::find(WorkerId id) const {
+    const auto at = workers_.find(id);
+    return at == workers_.end() ? nullptr : &at->second;
 }
 
 }  // namespace parley::dispatch

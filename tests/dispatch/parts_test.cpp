@@ -1,30 +1,14 @@
 #include <catch2/catch.hpp>
 
 #include "dispatch/catalogue.hpp"
-#include "dispatch/queue.hpp"
+#include "dispatch/delivered.hpp"
+#include "dispatch/prefix_map.hpp"
 #include "dispatch/workers.hpp"
 
 using namespace parley;
 using namespace parley::dispatch;
 
 namespace {
-
-Job job(const std::string& id, pipe::Class cls = pipe::Class::streaming,
-        const std::string& model = "m", int64_t deadline_ms = 0) {
-    Job out;
-    out.ask.id = id;
-    out.ask.envelope.cls = cls;
-    out.ask.body = "{}";
-    out.model = model;
-    out.deadline_ms = deadline_ms;
-    return out;
-}
-
-std::string take(Queue& queue, const std::string& only = "") {
-    auto taken =
-        queue.take([&](const std::string& model) { return only.empty() || model == only; });
-    return taken ? taken->ask.id : "-";
-}
 
 pipe::HelloMeta hello(const std::string& name, uint32_t slots, std::vector<std::string> models) {
     pipe::HelloMeta out;
@@ -36,104 +20,118 @@ pipe::HelloMeta hello(const std::string& name, uint32_t slots, std::vector<std::
 
 }  // namespace
 
-TEST_CASE("interactive goes before streaming before batch, first come first served inside",
-          "[dispatch]") {
-    Queue queue({});
-    for (const char* id : {"s1", "s2"}) REQUIRE(queue.push(job(id)).has_value());
-    REQUIRE(queue.push(job("b1", pipe::Class::batch)).has_value());
-    REQUIRE(queue.push(job("i1", pipe::Class::interactive)).has_value());
-    for (const char* id : {"i1", "s1", "s2", "b1", "-"}) REQUIRE(take(queue) == id);
-}
-
-TEST_CASE("a continuation waits at the head of its class", "[dispatch]") {
-    Queue queue({});
-    REQUIRE(queue.push(job("s1")).has_value());
-    Job cut = job("cut");
-    cut.ask.envelope.continuation = pipe::Continuation{};
-    REQUIRE(queue.push(std::move(cut)).has_value());
-    REQUIRE(take(queue) == "cut");
-    REQUIRE(take(queue) == "s1");
-}
-
-TEST_CASE("a model without a free worker holds back nobody else's requests", "[dispatch]") {
-    Queue queue({});
-    REQUIRE(queue.push(job("big", pipe::Class::streaming, "large")).has_value());
-    REQUIRE(queue.push(job("small", pipe::Class::streaming, "tiny")).has_value());
-    REQUIRE(take(queue, "tiny") == "small");
-    REQUIRE(take(queue, "tiny") == "-");
-    REQUIRE(take(queue, "large") == "big");
-}
-
-TEST_CASE("a full queue refuses by count and by bytes, and throws nothing out", "[dispatch]") {
-    Queue queue({2, 1 << 20});
-    REQUIRE(queue.push(job("a")).has_value());
-    REQUIRE(queue.push(job("b")).has_value());
-    REQUIRE(queue.push(job("c", pipe::Class::interactive)).error().code == base::Errc::again);
-    REQUIRE(queue.size() == 2);
-    REQUIRE(take(queue) == "a");
-    Job large = job("d");
-    large.ask.body = std::string(2 << 20, 'x');
-    REQUIRE(queue.push(std::move(large)).error().code == base::Errc::again);
-    REQUIRE(take(queue) == "b");
-    REQUIRE(queue.bytes() == 0);
-}
-
-TEST_CASE("what waits past its deadline is handed back once, the rest stays", "[dispatch]") {
-    Queue queue({});
-    REQUIRE(queue.push(job("soon", pipe::Class::batch, "m", 100)).has_value());
-    REQUIRE(queue.push(job("later", pipe::Class::streaming, "m", 200)).has_value());
-    REQUIRE(queue.push(job("never")).has_value());
-    REQUIRE(queue.expire(99).empty());
-    const auto late = queue.expire(150);
-    REQUIRE(late.size() == 1);
-    REQUIRE(late[0].ask.id == "soon");
-    REQUIRE(queue.remove("later").has_value());
-    REQUIRE_FALSE(queue.remove("later").has_value());
-    REQUIRE(queue.size() == 1);
-}
-
-TEST_CASE("the least loaded worker with a free slot is chosen, by share of its slots",
+TEST_CASE("the worker with the least to do is chosen, as long as it has the room that is asked for",
           "[dispatch]") {
     Workers workers;
-    workers.join(1, hello("small", 2, {"m"}));
-    workers.join(2, hello("large", 8, {"m", "other"}));
-    workers.started(1);
-    REQUIRE(workers.choose("m") == 2u);
-    for (int i = 0; i < 5; ++i) workers.started(2);
-    REQUIRE(workers.choose("m") == 1u);  // 1/2 before 5/8
-    workers.started(1);
-    REQUIRE(workers.choose("m") == 2u);
-    for (int i = 0; i < 3; ++i) workers.started(2);
-    REQUIRE_FALSE(workers.choose("m").has_value());
-    workers.ended(1, 0.5);
-    REQUIRE(workers.choose("m") == 1u);
-    REQUIRE_FALSE(workers.choose("unknown").has_value());
+    workers.join(1, hello("small", 1, {"m"}), {0});
+    workers.join(2, hello("large", 3, {"m", "other"}), {0, 1});
+    workers.started(1, Level::online, 5);
+    REQUIRE(workers.choose(0, Room::slot) == 2u);
+    workers.started(2, Level::online, 3);
+    REQUIRE(workers.choose(0, Room::slot) == 2u);  // 1 has no slot free
+    workers.progressed(2, 2.5);
+    workers.ended(1, Level::online, 5, 4);
+    workers.started(2, Level::online, 1);
+    REQUIRE(workers.choose(0, Room::slot) == 1u);
+    REQUIRE(workers.choose(1, Room::slot) == 2u);
+    workers.started(2, Level::online, 1);
+    REQUIRE_FALSE(workers.choose(1, Room::slot).has_value());
+    REQUIRE_FALSE(workers.choose(1, Room::beside).has_value());  // it has no queue of its own
+    REQUIRE_FALSE(workers.choose(7, Room::slot).has_value());
+    REQUIRE(workers.slots(0) == 4);
 }
 
-TEST_CASE("a draining or departed worker is not chosen", "[dispatch]") {
+TEST_CASE(
+    "beside the slots there is room up to the worker's queue and once its slots, for batch never",
+    "[dispatch]") {
     Workers workers;
-    workers.join(1, hello("a", 4, {"m"}));
-    workers.join(2, hello("b", 4, {"m"}));
-    workers.drain(1);
-    REQUIRE(workers.choose("m") == 2u);
-    pipe::StatusMeta status;
-    status.draining = true;
-    workers.report(2, status);
-    REQUIRE_FALSE(workers.choose("m").has_value());
-    REQUIRE_FALSE(workers.has("m"));
+    auto said = hello("a", 2, {"m"});
+    said.queue = 1;
+    workers.join(1, said, {0});
+    workers.started(1, Level::batch, 1);
+    workers.started(1, Level::online, 1);
+    REQUIRE_FALSE(workers.choose(0, Room::slot).has_value());
+    REQUIRE(workers.choose(0, Room::online) == 1u);  // batch holds one of the two
+    REQUIRE(workers.choose(0, Room::beside) == 1u);
+    workers.started(1, Level::online, 1);
+    REQUIRE_FALSE(workers.choose(0, Room::beside).has_value());
+}
+
+TEST_CASE("a draining or departed worker is not chosen, and one that joins again forgets nothing",
+          "[dispatch]") {
+    Workers workers;
+    workers.join(1, hello("a", 1, {"m"}), {0});
+    workers.join(2, hello("b", 4, {"m"}), {0});
+    workers.drain(2);
+    REQUIRE(workers.choose(0, Room::slot) == 1u);
+    workers.started(1, Level::online, 1);
+    workers.join(1, hello("a", 1, {"n"}), {1});
+    REQUIRE_FALSE(workers.has(0));
+    REQUIRE_FALSE(workers.choose(1, Room::slot).has_value());  // its slot is taken
     workers.leave(1);
     workers.leave(2);
     REQUIRE(workers.all().empty());
+    REQUIRE_FALSE(workers.has(1));
 }
 
-TEST_CASE("a HELLO said again changes the models and forgets no request in flight", "[dispatch]") {
-    Workers workers;
-    workers.join(1, hello("a", 2, {"m"}));
-    workers.started(1);
-    workers.join(1, hello("a", 2, {"n"}));
-    REQUIRE_FALSE(workers.choose("m").has_value());
-    workers.started(1);
-    REQUIRE_FALSE(workers.choose("n").has_value());
+TEST_CASE("the worker that computed the longest beginning is found, and the map stays bounded",
+          "[dispatch]") {
+    const std::string shared(2000, 'x');
+    const auto one = PrefixMap::blocks_of("acme", "m", shared + "one" + std::string(600, 'y'));
+    const auto two = PrefixMap::blocks_of("acme", "m", shared + "two" + std::string(600, 'y'));
+    PrefixMap map(8);
+    map.note(one, 1);
+    REQUIRE(map.find(one).blocks == one.size());
+    REQUIRE(map.find(two).worker == 1);
+    REQUIRE(map.find(two).blocks == 3);  // 1,536 bytes of the 2,000 that they share
+    REQUIRE(map.find(PrefixMap::blocks_of("other", "m", shared)).worker == 0);
+    for (int i = 0; i < 50; ++i)
+        map.note(
+            PrefixMap::blocks_of("acme", "m", std::string(600, static_cast<char>('a' + i % 26))),
+            2);
+    REQUIRE(map.size() <= 8);
+}
+
+TEST_CASE("what an asker has of a stream says where the next worker goes on", "[dispatch]") {
+    const auto event = [](std::string body, std::vector<int32_t> ids = {}) {
+        Delivered::Event out;
+        out.meta.ids = std::move(ids);
+        out.body = std::move(body);
+        return out;
+    };
+    const std::string start =
+        R"({"type":"message_start","message":{"id":"m","type":"message","role":"assistant","model":"x","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":1,"output_tokens":0}}})";
+    Delivered delivered;
+    REQUIRE_FALSE(delivered.begun());
+    REQUIRE(delivered.add(event(start)).size() == 1);
+    delivered.cut();
+    REQUIRE(delivered.begun());
+    REQUIRE_FALSE(delivered.continuation().has_value());
+    REQUIRE(delivered.add(event(start)).empty());  // the asker has one
+    REQUIRE(
+        delivered
+            .add(event(
+                R"({"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}})"))
+            .size() == 1);
+    REQUIRE(
+        delivered
+            .add(event(
+                R"({"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"h\u00e9"}})",
+                {5, 6}))
+            .size() == 1);
+    REQUIRE(delivered.add(event(R"({"type":"content_block_stop","index":0})")).empty());
+    delivered.cut();  // its end is not known to the asker: the block goes on
+    const auto from = delivered.continuation();
+    REQUIRE(from.has_value());
+    REQUIRE(from->produced == std::vector<int32_t>{5, 6});
+    REQUIRE(from->block == 0);
+    REQUIRE(from->released == 3);
+    REQUIRE(delivered.add(event(R"({"type":"content_block_stop","index":0})")).empty());
+    const auto both = delivered.add(event(
+        R"({"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":2}})"));
+    REQUIRE(both.size() == 2);
+    REQUIRE(both[0].body.find("content_block_stop") != std::string::npos);
+    REQUIRE(delivered.complete());
 }
 
 TEST_CASE("names, hashes and aliases resolve; rings and unknown names do not", "[dispatch]") {

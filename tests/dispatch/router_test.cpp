@@ -165,7 +165,7 @@ TEST_CASE("an unknown model is 404, a body without one 400, and before any worke
 
 TEST_CASE("a full queue refuses with a reason and a time to come back", "[router]") {
     RouterOptions options;
-    options.queue.requests_max = 1;
+    options.scheduler.waiting_max = 1;
     Fixture f(options);
     f.join("w0", 1);
     for (const char* id : {"runs", "waits", "refused"}) f.ask(id);
@@ -192,13 +192,136 @@ TEST_CASE("a request that waits past its bound ends, and its slot is not used fo
     REQUIRE(worker.asks.size() == 1);
 }
 
-TEST_CASE("a dead worker ends its request retryable, and the continuation waits for another",
+namespace {
+
+const char* kStart =
+    R"({"type":"message_start","message":{"id":"m","type":"message","role":"assistant","model":"x","content":[],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":1,"output_tokens":0}}})";
+const char* kBlock =
+    R"({"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}})";
+const char* kStop = R"({"type":"content_block_stop","index":0})";
+std::string delta(const std::string& text) {
+    return R"({"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":")" +
+           text + "\"}}";
+}
+
+}  // namespace
+
+TEST_CASE("a stream whose worker dies goes on with another, behind what its asker has",
           "[router]") {
+    Fixture f;
+    TestWorker& first = f.join("w0");
+    pipe::Envelope envelope;
+    envelope.org = "acme";
+    f.ask("r", "smol", envelope);
+    REQUIRE(f.until([&] { return first.asks.size() == 1; }));
+    const uint32_t attempt = first.asks[0].envelope.attempt;
+    pipe::EventMeta two;
+    two.ids = {5, 6};
+    REQUIRE(first.answerer->event("r", {}, kStart).has_value());
+    REQUIRE(first.answerer->event("r", {}, kBlock).has_value());
+    REQUIRE(first.answerer->event("r", two, delta("ab")).has_value());
+    REQUIRE(first.answerer->event("r", {}, kStop).has_value());
+    REQUIRE(f.until([&] { return f.client.events["r"].size() == 3; }));
+    first.answerer.reset();
+    REQUIRE(f.until([&] { return f.router->waiting() == 1; }));
+    f.until([] { return false; }, 100);
+    REQUIRE(f.client.ends.empty());  // it waits
+    TestWorker& second = f.join("w1");
+    REQUIRE(f.until([&] { return second.asks.size() == 1; }));
+    const auto& again = second.asks[0];
+    REQUIRE(again.envelope.attempt > attempt);
+    REQUIRE(again.envelope.continuation->produced == std::vector<int32_t>{5, 6});
+    REQUIRE(again.envelope.continuation->released == 2);
+    REQUIRE(again.body == first.asks[0].body);
+    REQUIRE(second.answerer->event("r", {}, delta("cd")).has_value());
+    pipe::EndMeta done;
+    done.cost_s = 0.5;
+    second.answerer->end("r", done);
+    REQUIRE(f.ended("r"));
+    REQUIRE(f.client.events["r"].size() == 4);  // the numbers are dense: the asker's side checks it
+    REQUIRE(f.client.events["r"][3] == delta("cd"));
+    REQUIRE(f.client.ends["r"].size() == 1);
+    REQUIRE(f.client.ends["r"][0].ok());
+    REQUIRE(f.router->counters().moved == 1);
+    REQUIRE(f.router->idle());
+}
+
+TEST_CASE("a stream that no worker takes up ends once, typed and retryable, at its stall deadline",
+          "[router]") {
+    Fixture f;
+    TestWorker& first = f.join("w0");
+    pipe::Envelope envelope;
+    envelope.stall_ms = 300;
+    f.ask("r", "smol", envelope);
+    REQUIRE(f.until([&] { return first.asks.size() == 1; }));
+    REQUIRE(first.answerer->event("r", {}, kStart).has_value());
+    REQUIRE(f.until([&] { return f.client.events["r"].size() == 1; }));
+    first.answerer.reset();
+    REQUIRE(f.ended("r"));
+    REQUIRE(f.client.ends["r"].size() == 1);
+    REQUIRE(f.client.ends["r"][0].status == "overloaded_error");
+    REQUIRE(f.client.ends["r"][0].reason == "no_worker");
+    REQUIRE(f.client.ends["r"][0].retryable);
+    REQUIRE(f.router->idle());
+}
+
+TEST_CASE("a worker that drains gives its streams to another before it ends", "[router]") {
     Fixture f;
     TestWorker& first = f.join("w0");
     f.ask("r");
     REQUIRE(f.until([&] { return first.asks.size() == 1; }));
-    REQUIRE(first.answerer->event("r", {}, "1").has_value());
+    REQUIRE(first.answerer->event("r", {}, kStart).has_value());
+    REQUIRE(f.until([&] { return f.client.events["r"].size() == 1; }));
+    TestWorker& second = f.join("w1");
+    first.answerer->drain();
+    pipe::EndMeta end;
+    end.status = "overloaded_error";
+    end.reason = "draining";
+    end.retryable = true;
+    first.answerer->end("r", end);
+    REQUIRE(f.until([&] { return second.asks.size() == 1; }));
+    REQUIRE(f.client.ends.empty());
+    REQUIRE(second.answerer->event("r", {}, kStart).has_value());  // the asker has one
+    REQUIRE(second.answerer->event("r", {}, kBlock).has_value());
+    second.answerer->end("r", {});
+    REQUIRE(f.ended("r"));
+    REQUIRE(f.client.events["r"] == std::vector<std::string>{kStart, kBlock});
+}
+
+TEST_CASE("before the first event a request is asked again only within the retry budget",
+          "[router]") {
+    RouterOptions options;
+    options.scheduler.admission.retries_max = 1;
+    options.scheduler.admission.retry_share = 0;
+    Fixture f(options);
+    for (const char* name : {"w0", "w1", "w2"}) f.join(name);
+    f.ask("r");
+    const auto holder = [&]() -> TestWorker* {
+        for (auto& worker : f.workers)
+            if (worker->answerer && !worker->asks.empty()) return worker.get();
+        return nullptr;
+    };
+    REQUIRE(f.until([&] { return holder() != nullptr; }));
+    holder()->answerer.reset();
+    REQUIRE(f.until([&] { return holder() != nullptr; }));
+    REQUIRE(f.client.ends.empty());
+    holder()->answerer.reset();
+    REQUIRE(f.ended("r"));
+    REQUIRE(f.client.ends["r"][0].retryable);
+    REQUIRE(f.client.ends["r"][0].reason == "peer_gone");
+    REQUIRE(f.router->counters().retried == 1);
+}
+
+TEST_CASE(
+    "with no room to keep bodies the END goes up, and the asker's continuation waits for another",
+    "[router]") {
+    RouterOptions options;
+    options.kept_bytes_max = 0;
+    Fixture f(options);
+    TestWorker& first = f.join("w0");
+    f.ask("r");
+    REQUIRE(f.until([&] { return first.asks.size() == 1; }));
+    REQUIRE(first.answerer->event("r", {}, kStart).has_value());
     REQUIRE(f.until([&] { return f.client.events["r"].size() == 1; }));
     first.answerer.reset();
     REQUIRE(f.ended("r"));
@@ -214,9 +337,33 @@ TEST_CASE("a dead worker ends its request retryable, and the continuation waits 
     TestWorker& second = f.join("w1");
     REQUIRE(f.until([&] { return second.asks.size() == 1; }));
     REQUIRE(second.asks[0].envelope.continuation->produced == std::vector<int32_t>{5, 6});
+    REQUIRE(second.asks[0].envelope.continuation->text == "ab");
     second.answerer->end("r", {});
     REQUIRE(f.until([&] { return f.client.ends["r"].size() == 2; }));
     REQUIRE(f.client.ends["r"][1].ok());
+}
+
+TEST_CASE("the worker is told flow, weight and tag, and batch is a flow of its own", "[router]") {
+    Fixture f;
+    f.router->scheduler().set_weight("acme", 3);
+    TestWorker& worker = f.join("w0", 8);
+    pipe::Envelope envelope;
+    envelope.org = "acme";
+    f.ask("one", "smol", envelope);
+    envelope.cls = pipe::Class::batch;
+    f.ask("two", "smol", envelope);
+    REQUIRE(f.until([&] { return worker.asks.size() == 2; }));
+    REQUIRE(worker.asks[0].envelope.flow == "acme");
+    REQUIRE(worker.asks[0].envelope.weight == 3);
+    REQUIRE(worker.asks[1].envelope.flow == "acme/batch");
+    pipe::EndMeta end;
+    end.cost_s = 6;
+    worker.answerer->end("one", end);
+    REQUIRE(f.ended("one"));
+    envelope.cls = pipe::Class::streaming;
+    f.ask("three", "smol", envelope);
+    REQUIRE(f.until([&] { return worker.asks.size() == 3; }));
+    REQUIRE(worker.asks[2].envelope.tag == Approx(2));  // 6 compute-seconds over its weight
 }
 
 TEST_CASE("a cancel reaches the queue and the worker; an asker that dies cancels all of its own",
@@ -264,7 +411,7 @@ TEST_CASE("a higher attempt replaces the one that runs, and only the new one's E
     again.attempt = 2;
     f.ask("r", "smol", again);
     REQUIRE(f.until([&] { return worker.asks.size() == 2; }));
-    REQUIRE(worker.asks[1].envelope.attempt == 2);
+    REQUIRE(worker.asks[1].envelope.attempt > worker.asks[0].envelope.attempt);
     worker.answerer->end("r", {});
     REQUIRE(f.until([&] { return f.client.ends["r"].size() == 2; }));
     REQUIRE(f.client.ends["r"][0].reason == "replaced");  // made by the asker's own side

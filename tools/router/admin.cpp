@@ -3,6 +3,7 @@
 #include <simdjson.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 
 #include "base/json.hpp"
@@ -65,37 +66,86 @@ int list(const Options& o, Rows read, Json json, Row row) {
 
 }  // namespace
 
-int show_status(const Options& o) {
-    auto json = ask_status(o);
-    if (!json) return base::report("router", json.error());
-    if (o.json) {
-        print(*json + "\n");
-        return 0;
-    }
+namespace {
+
+double number(simdjson::dom::element at, const char* key) {
+    double value = 0;
+    if (at[key].get(value) != simdjson::SUCCESS) value = 0;
+    return value;
+}
+
+std::string text(simdjson::dom::element at, const char* key) {
+    std::string_view value;
+    return at[key].get(value) == simdjson::SUCCESS ? std::string(value) : "?";
+}
+
+constexpr size_t kFlowsShown = 20;
+
+base::Result<std::string> table(const std::string& json) {
     simdjson::dom::parser parser;
     simdjson::dom::element document;
-    if (parser.parse(*json).get(document) != simdjson::SUCCESS)
-        return base::report("router", {base::Errc::corrupt, "the router's answer is not JSON"});
-    const auto number = [](simdjson::dom::element at, const char* key) {
-        double value = 0;
-        if (at[key].get(value) != simdjson::SUCCESS) value = 0;
-        return value;
-    };
-    print(fmt::format(
-        "waiting {:.0f}   running {:.0f}\n\n{:<24} {:>6} {:>8} {:>9} {:>12} {:>9} {:>9}\n",
-        number(document, "waiting"), number(document, "running"), "WORKER", "SLOTS", "RUNNING",
-        "KV FREE", "LONGEST MS", "SERVED", "COST S"));
-    simdjson::dom::array workers;
-    if (document["workers"].get(workers) != simdjson::SUCCESS) return 0;
-    for (const auto worker : workers) {
-        std::string_view name;
-        if (worker["name"].get(name) != simdjson::SUCCESS) name = "?";
-        print(fmt::format("{:<24} {:>6.0f} {:>8.0f} {:>9.0f} {:>12.1f} {:>9.0f} {:>9.2f}\n", name,
-                          number(worker, "slots"), number(worker, "in_flight"),
-                          number(worker, "kv_free"), number(worker, "longest_ms"),
-                          number(worker, "served"), number(worker, "cost_s")));
+    if (parser.parse(json).get(document) != simdjson::SUCCESS)
+        return base::fail(base::Errc::corrupt, "the router's answer is not JSON");
+    std::string out = fmt::format("waiting {:.0f} ({:.2f} compute-s)   running {:.0f}   ",
+                                  number(document, "waiting"), number(document, "waiting_s"),
+                                  number(document, "running"));
+    simdjson::dom::element admission;
+    if (document["admission"].get(admission) == simdjson::SUCCESS)
+        out += fmt::format("admission level {:.0f}   TTFT error {:.0f} ms\n",
+                           number(admission, "level"), number(admission, "ttft_error_ms"));
+    out += fmt::format("\n{:<34} {:>6} {:>6} {:>10} {:>10} {:>7} {:>7} {:>9} {:>10}\n", "FLOW",
+                       "LEVEL", "WEIGHT", "TAG", "USED TAG", "WAITING", "RUNNING", "FLIGHT S",
+                       "USED S");
+    simdjson::dom::array flows;
+    std::vector<simdjson::dom::element> rows;
+    if (document["flows"].get(flows) == simdjson::SUCCESS)
+        for (const auto flow : flows) rows.push_back(flow);
+    // Those that wait or run most first.
+    std::stable_sort(rows.begin(), rows.end(), [](auto a, auto b) {
+        return number(a, "waiting") + number(a, "running") >
+               number(b, "waiting") + number(b, "running");
+    });
+    for (size_t i = 0; i < std::min(rows.size(), kFlowsShown); ++i) {
+        const auto flow = rows[i];
+        out += fmt::format(
+            "{:<34} {:>6} {:>6.6g} {:>10.3f} {:>10.3f} {:>7.0f} {:>7.0f} {:>9.3f} {:>10.3f}\n",
+            text(flow, "org"), text(flow, "level"), number(flow, "weight"), number(flow, "tag"),
+            number(flow, "used_tag"), number(flow, "waiting"), number(flow, "running"),
+            number(flow, "flight_s"), number(flow, "used_s"));
     }
-    return 0;
+    if (rows.size() > kFlowsShown)
+        out += fmt::format("… and {} more (--json shows all)\n", rows.size() - kFlowsShown);
+    out += fmt::format("\n{:<24} {:>6} {:>8} {:>8} {:>9} {:>12} {:>9} {:>9}\n", "WORKER", "SLOTS",
+                       "RUNNING", "LOAD S", "KV FREE", "LONGEST MS", "SERVED", "COST S");
+    simdjson::dom::array workers;
+    if (document["workers"].get(workers) != simdjson::SUCCESS) return out;
+    for (const auto worker : workers)
+        out += fmt::format(
+            "{:<24} {:>6.0f} {:>8.0f} {:>8.2f} {:>9.0f} {:>12.1f} {:>9.0f} {:>9.2f}\n",
+            text(worker, "name"), number(worker, "slots"), number(worker, "in_flight"),
+            number(worker, "load_s"), number(worker, "kv_free"), number(worker, "longest_ms"),
+            number(worker, "served"), number(worker, "cost_s"));
+    return out;
+}
+
+}  // namespace
+
+int show_status(const Options& o) {
+    for (;;) {
+        auto json = ask_status(o);
+        if (!json) return base::report("router", json.error());
+        if (o.json) {
+            print(*json + "\n");
+        } else {
+            auto shown = table(*json);
+            if (!shown) return base::report("router", shown.error());
+            if (o.watch && ::isatty(STDOUT_FILENO)) print("\x1b[H\x1b[2J");
+            print(*shown);
+        }
+        if (!o.watch) return 0;
+        std::fflush(stdout);
+        ::sleep(1);
+    }
 }
 
 int list_models(const Options& o) {

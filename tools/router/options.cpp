@@ -15,16 +15,38 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
                  "file with the CURVE secret key; needed beyond loopback");
     serve.option("--curve-allow", o.curve_allow,
                  "file of CURVE public keys that get in, one a line");
-    serve.option("--queue-max", o.router.queue.requests_max,
+    serve.option("--queue-max", o.router.scheduler.waiting_max,
                  "requests that wait at most; more are refused (529)");
-    serve.size("--queue-bytes-max", o.router.queue.bytes_max,
-               "bytes of requests that wait at most");
+    serve.size("--queue-bytes-max", o.router.bytes_max, "bytes of requests that wait at most");
+    auto& s = o.router.scheduler;
+    serve.option("--flow-queue-max", s.flow_waiting_max,
+                 "requests of one organization that wait at most; more are refused (429)");
+    serve.option("--flow-queue-seconds-max", s.flow_waiting_s_max,
+                 "predicted compute-seconds of one organization that wait at most");
+    serve.option("--flow-running-max", s.fair.running_max,
+                 "requests of one organization that run at once; 0: no cap");
+    serve.option("--flow-seconds-max", s.fair.flight_s_max,
+                 "predicted compute-seconds of one organization in flight; 0: no cap");
+    serve.option("--quantum", s.fair.quantum_s,
+                 "compute-seconds by which a cached prefix may go before the fair order");
     serve.duration("--ttft", o.router.ttft_ms,
                    "how long a request waits for a worker where it names no bound");
+    serve.duration("--stall", o.router.stall_ms, "the same of a stream that lost its worker");
+    serve
+        .option("--moves-max", o.router.moves_max,
+                "times that one request goes on with another worker")
+        .range(0, 255);
+    serve.size("--kept-bytes-max", o.router.kept_bytes_max,
+               "bytes of running requests kept to hand them over");
+    serve.option("--retry-share", s.admission.retry_share,
+                 "of the requests that start, how many may start again unseen");
+    serve.duration("--standing-wait", s.admission.standing_ms,
+                   "a wait that even the luckiest request has: above it, load is shed");
     auto status = cli.verb("status", "show queue and workers of the running router");
     status.option("--state", o.daemon.state, "state folder").env("PARLEY_STATE");
     status.option("--bind", o.bind, "endpoint of the router");
     status.flag("--json", o.json, "one JSON object");
+    status.flag("--watch", o.watch, "again every second");
     auto model = cli.verb("model", "the registry of model versions");
     auto models = model.verb("list", "list the versions");
     models.option("--state", o.daemon.state, "state folder").env("PARLEY_STATE");

@@ -18,7 +18,7 @@ struct Options {
     std::string curve_allow;   // file of public keys, one a line
     dispatch::RouterOptions router;
     // model, alias, status
-    bool json = false;
+    bool json = false, watch = false;
     std::string name, target;
 };
 

@@ -7,6 +7,7 @@
 #include "base/log.hpp"
 #include "model/artifact.hpp"
 #include "store/commands.hpp"
+#include "store/ids.hpp"
 
 namespace parley::router {
 
@@ -115,6 +116,11 @@ void Registrar::refresh() {
     for (const auto& row : rows) versions.push_back({row.hash, row.name});
     for (const auto& row : *aliases) names.push_back({row.name, row.target});
     router_->catalogue().replace(versions, names);
+    const auto orgs = reader_->orgs();
+    if (!orgs) return base::log(Level::error, "store.unreadable", {{"why", orgs.error().what}});
+    for (const auto& org : *orgs)
+        if (org.weight > 0)
+            router_->scheduler().set_weight(store::show_id(store::kOrg, org.id), org.weight);
 }
 
 }  // namespace parley::router

@@ -1,5 +1,5 @@
 // Registrar: keeps the store's model rows and the tokenizer files in step with what workers say, and
-// the router's catalogue in step with the store.
+// the router's catalogue and the weights of organisations in step with the store.
 //
 // Order    a model's row is written after its HASH.tok is in place: who reads the row can count.
 // Loss     while convstore is away the rows wait in the client's queue; names heard in a HELLO resolve

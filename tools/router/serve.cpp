@@ -1,8 +1,10 @@
 // router serve: sockets, signals and time around dispatch::Router.
 #include <fmt/format.h>
+#include <simdjson.h>
 
 #include <csignal>
 
+#include "base/json.hpp"
 #include "base/log.hpp"
 #include "base/signals.hpp"
 #include "options.hpp"
@@ -47,6 +49,20 @@ struct Metrics {
                                                    "requests that waited past their deadline");
     telemetry::Counter& lost =
         registry.counter("router_requests_lost_total", "requests whose worker went away");
+    telemetry::Counter& moved =
+        registry.counter("router_requests_moved_total", "streams that went on with another worker");
+    telemetry::Counter& retried = registry.counter(
+        "router_requests_retried_total", "requests started again before their first event");
+    telemetry::Gauge& level =
+        registry.gauge("router_admission_level", "0: all is taken; from 1 on load is shed");
+    telemetry::Gauge& error = registry.gauge(
+        "router_ttft_error_ms", "moving average of |predicted - actual| time to first event");
+    telemetry::Gauge& bias = registry.gauge(
+        "router_ttft_bias_ms", "moving average of predicted - actual time to first event");
+    telemetry::Gauge& cost_error = registry.gauge(
+        "router_cost_error", "moving average of |predicted - actual| / actual compute-seconds");
+    telemetry::Gauge& wanted =
+        registry.gauge("router_workers_wanted", "workers for what waits and runs now");
     void set(const dispatch::Router& router) {
         waiting.set(static_cast<double>(router.waiting()));
         running.set(static_cast<double>(router.running()));
@@ -55,11 +71,59 @@ struct Metrics {
         raise(refused, router.counters().refused);
         raise(expired, router.counters().expired);
         raise(lost, router.counters().lost);
+        raise(moved, router.counters().moved);
+        raise(retried, router.counters().retried);
+        level.set(router.scheduler().admission().level());
+        error.set(router.scheduler().admission().error_ms());
+        bias.set(router.scheduler().admission().bias_ms());
+        cost_error.set(router.scheduler().predictor().error());
+        wanted.set(router.workers_wanted());
     }
     static void raise(telemetry::Counter& counter, uint64_t to) {
         counter.add(to - counter.value());
     }
 };
+
+void save_flows(const dispatch::Router& router, const std::string& path) {
+    std::string json;
+    base::JsonWriter w(json);
+    w.object().key("flows").array();
+    for (const auto& flow : router.scheduler().queue().save()) {
+        w.object().field("org", flow.org).field("batch", flow.level == dispatch::Level::batch);
+        w.field("beyond_s", flow.beyond).end();
+    }
+    w.end().end();
+    static std::string last;
+    if (json == last) return;
+    if (auto written = base::write_file(path, json, 0600); !written)
+        return base::log(Level::error, "flows.failed", {{"why", written.error().what}});
+    last = std::move(json);
+}
+
+// A file that is not there, or not one, costs no more than that all begin alike.
+void restore_flows(dispatch::Router& router, const std::string& path) {
+    simdjson::dom::parser parser;
+    simdjson::dom::element document;
+    simdjson::dom::array flows;
+    if (parser.load(path).get(document) != simdjson::SUCCESS) return;
+    if (document["flows"].get(flows) != simdjson::SUCCESS)
+        return base::log(Level::warn, "flows.unreadable", {{"path", path}});
+    std::vector<dispatch::FairQueue::Saved> saved;
+    for (const auto flow : flows) {
+        dispatch::FairQueue::Saved each;
+        std::string_view org;
+        bool batch = false;
+        if (flow["org"].get(org) != simdjson::SUCCESS ||
+            flow["beyond_s"].get(each.beyond) != simdjson::SUCCESS)
+            continue;
+        if (flow["batch"].get(batch) != simdjson::SUCCESS) batch = false;
+        each.org = org;
+        each.level = batch ? dispatch::Level::batch : dispatch::Level::online;
+        saved.push_back(std::move(each));
+    }
+    router.scheduler().queue().restore(saved);
+    base::log(Level::info, "flows.restored", {{"flows", saved.size()}});
+}
 
 }  // namespace
 
@@ -84,10 +148,10 @@ int serve(Options o, int argc, const char* const* argv) {
     asker_side.link.endpoint = o.bind.empty() ? places.router_asker_endpoint() : o.bind;
     asker_side.link.bind = true;
     asker_side.link.hello.name = "router";
-    asker_side.link.hello.queue = o.router.queue.requests_max;
+    asker_side.link.hello.queue = o.router.scheduler.waiting_max;
     asker_side.link.curve = *keys;
     asker_side.requests_max =
-        o.router.queue.requests_max + 4096;  // those that wait, and those that run
+        o.router.scheduler.waiting_max + 4096;  // those that wait, and those that run
     auto askers = pipe::Answerer::open(context, asker_side, router.asker_side());
     if (!askers) return base::report("router", askers.error());
     pipe::AskerOptions worker_side;
@@ -144,12 +208,18 @@ int serve(Options o, int argc, const char* const* argv) {
         }
     });
     (*registrar)->refresh();
+    const std::string flows = places.state + "/router/flows.json";
+    if (auto made = base::make_dirs(places.state + "/router"); !made)
+        return base::report("router", made.error());
+    restore_flows(router, flows);
+    loop.every(1000, [&] { save_flows(router, flows); });
     base::log(Level::info, "router.ready",
               {{"askers", (*askers)->link().endpoint()},
                {"workers", (*workers)->link().endpoint()},
                {"metrics", *metrics ? (*metrics)->address() : "none"}});
     base::notify_ready();
     loop.run();
+    save_flows(router, flows);
     base::log(Level::info, "router.stopped",
               {{"ended", router.counters().ended}, {"cut", router.running()}});
     return 0;
