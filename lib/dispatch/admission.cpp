@@ -10,9 +10,12 @@ namespace {
 constexpr double kStep = 0.05;  // of a moving average
 }
 
-void Admission::waited(int64_t now_ms, int64_t waited_ms, double predicted_ms) {
-    tick(now_ms, false);
-    if (least_wait_ms_ < 0 || waited_ms < least_wait_ms_) least_wait_ms_ = waited_ms;
+void Admission::waited(int64_t now_ms, int64_t waited_ms, int64_t of_ms, double predicted_ms) {
+    tick(now_ms);
+    if (of_ms > 0) {
+        const double share = static_cast<double>(waited_ms) / static_cast<double>(of_ms);
+        if (least_share_ < 0 || share < least_share_) least_share_ = share;
+    }
     retries_ = std::min<double>(options_.retries_max, retries_ + options_.retry_share);
     // Of waits that are none, and were predicted as none, there is nothing to learn.
     if (waited_ms < 20 && predicted_ms < 20) return;
@@ -26,14 +29,15 @@ void Admission::first_event(double ttft_ms, double predicted_ms) {
     bias_ms_ += kStep * (predicted_ms - ttft_ms - bias_ms_);
 }
 
-void Admission::tick(int64_t now_ms, bool anyone_waits) {
+void Admission::tick(int64_t now_ms) {
     if (window_end_ms_ == 0) window_end_ms_ = now_ms + options_.window_ms;
     if (now_ms < window_end_ms_) return;
-    const bool quiet = least_wait_ms_ < 0 && !anyone_waits;
-    const bool standing = !quiet && (least_wait_ms_ < 0 || least_wait_ms_ > options_.standing_ms);
-    brownout_ = !quiet && (least_wait_ms_ < 0 || least_wait_ms_ > options_.standing_ms / 2);
-    level_ = std::clamp(level_ + (standing ? 1 : -1), 0, kLevelMax);
-    least_wait_ms_ = -1;
+    if (least_share_ >= 0) {
+        const bool standing = least_share_ > options_.standing_share;
+        brownout_ = least_share_ > options_.standing_share / 2;
+        level_ = std::clamp(level_ + (standing ? 1 : -1), 0, kLevelMax);
+    }
+    least_share_ = -1;
     ++windows_;
     window_end_ms_ = now_ms + options_.window_ms;
 }

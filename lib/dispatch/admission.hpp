@@ -3,12 +3,12 @@
 // Predicted  the wait before a request is the compute-seconds that its flow's fair share has to give
 //            first, times a factor learnt from how long those before it did wait. `error_ms` is the
 //            moving average of |predicted − actual| TTFT, `bias_ms` of predicted − actual.
-// Level      0: all. Each window (window_ms) in which even the luckiest request waited longer than
-//            standing_ms raises it, each other lowers it. From 1 on batch is refused, from 2 on also
-//            online requests of a tenth more of the organisations with each level, which ones changes
-//            with the window; the highest is kLevelMax (half of them).
-// Brownout   max_tokens of batch is capped from half of the standing wait on, before anything is
-//            refused: brownout().
+// Level      0: all. Each window (window_ms) in which even the luckiest request waited for more than
+//            standing_share of the time that it had raises it, each other lowers it, one in which none
+//            with a deadline started leaves it. From 1 on batch is refused, from 2 on also online
+//            requests of a tenth more of the organisations with each level, which ones changes with
+//            the window; the highest is kLevelMax (half of them).
+// Brownout   from half of that share on, before anything is refused: brownout().
 // Retries    retry_share of what is started may be started again after its worker was lost before the
 //            first event; what goes on in mid-stream is not counted.
 // Threads    one. No clock.
@@ -21,8 +21,8 @@
 namespace parley::dispatch {
 
 struct AdmissionOptions {
-    bool predict = true;         // refuse what would start after its deadline
-    int64_t standing_ms = 5000;  // a wait that even the luckiest has is a standing queue
+    bool predict = true;          // refuse what would start after its deadline
+    double standing_share = 0.5;  // of its time, waited even by the luckiest: a standing queue
     int64_t window_ms = 5000;
     double retry_share = 0.1;
     uint32_t retries_max = 10;  // saved up at most
@@ -35,10 +35,10 @@ class Admission {
     explicit Admission(AdmissionOptions options)
         : options_(options), retries_(options.retries_max) {}
 
-    void waited(int64_t now_ms, int64_t waited_ms, double predicted_ms);
+    // `of_ms`: the time that it had, 0: no deadline.
+    void waited(int64_t now_ms, int64_t waited_ms, int64_t of_ms, double predicted_ms);
     void first_event(double ttft_ms, double predicted_ms);
-    // Ends the windows that are over; `anyone_waits`: a window without a start is then a long wait.
-    void tick(int64_t now_ms, bool anyone_waits);
+    void tick(int64_t now_ms);  // ends the windows that are over
     bool takes(std::string_view org, bool batch) const;
     int level() const { return level_; }
     bool brownout() const { return brownout_; }
@@ -53,7 +53,7 @@ class Admission {
     int level_ = 0;
     bool brownout_ = false;
     int64_t window_end_ms_ = 0;
-    int64_t least_wait_ms_ = -1;  // of this window; -1: nothing started
+    double least_share_ = -1;  // of this window; -1: none with a deadline started
     uint64_t windows_ = 0;
     double factor_ = 1, waited_ms_ = 0, predicted_ms_ = 0;
     double error_ms_ = 0, bias_ms_ = 0;

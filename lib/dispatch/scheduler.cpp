@@ -240,7 +240,10 @@ std::optional<Started> Scheduler::next(int64_t now_ms) {
         prefixes_.note(waiting.blocks, choice.worker);
         flights_[choice.worker][out.flow].insert(ticket);
         running_[ticket] = Running{choice.worker, predicted_s, 0, now_ms, waiting.goes_on};
-        if (!waiting.goes_on) admission_.waited(now_ms, out.waited_ms, waiting.predicted_wait_ms);
+        if (!waiting.goes_on)
+            admission_.waited(now_ms, out.waited_ms,
+                              item.deadline_ms == 0 ? 0 : item.deadline_ms - waiting.arrived_ms,
+                              waiting.predicted_wait_ms);
         return out;
     }
     return std::nullopt;

@@ -2,6 +2,31 @@
 
 namespace parley::router {
 
+namespace {
+
+// What decides who goes next: the same in `serve` and in `simulate`.
+void declare_fair(base::Verb& verb, Options& o) {
+    auto& s = o.router.scheduler;
+    verb.option("--queue-max", s.waiting_max, "requests that wait at most; more are refused (529)");
+    verb.option("--flow-queue-max", s.flow_waiting_max,
+                "requests of one organization that wait at most; more are refused (429)");
+    verb.option("--flow-queue-seconds-max", s.flow_waiting_s_max,
+                "predicted compute-seconds of one organization that wait at most");
+    verb.option("--flow-running-max", s.fair.running_max,
+                "requests of one organization that run at once; 0: no cap");
+    verb.option("--flow-seconds-max", s.fair.flight_s_max,
+                "predicted compute-seconds of one organization in flight; 0: no cap");
+    verb.option("--quantum", s.fair.quantum_s,
+                "compute-seconds by which a cached prefix may go before the fair order");
+    verb.option("--retry-share", s.admission.retry_share,
+                "of the requests that start, how many may start again unseen");
+    verb.option("--standing-share", s.admission.standing_share,
+                "of its time, waited even by the luckiest request: above it, load is shed")
+        .range(0, 1e9);
+}
+
+}  // namespace
+
 base::Result<Options> parse_options(int argc, const char* const* argv) {
     Options o;
     base::Cli cli("router", "registry, queue and dispatch between safety-filter and infer-worker");
@@ -15,20 +40,8 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
                  "file with the CURVE secret key; needed beyond loopback");
     serve.option("--curve-allow", o.curve_allow,
                  "file of CURVE public keys that get in, one a line");
-    serve.option("--queue-max", o.router.scheduler.waiting_max,
-                 "requests that wait at most; more are refused (529)");
     serve.size("--queue-bytes-max", o.router.bytes_max, "bytes of requests that wait at most");
-    auto& s = o.router.scheduler;
-    serve.option("--flow-queue-max", s.flow_waiting_max,
-                 "requests of one organization that wait at most; more are refused (429)");
-    serve.option("--flow-queue-seconds-max", s.flow_waiting_s_max,
-                 "predicted compute-seconds of one organization that wait at most");
-    serve.option("--flow-running-max", s.fair.running_max,
-                 "requests of one organization that run at once; 0: no cap");
-    serve.option("--flow-seconds-max", s.fair.flight_s_max,
-                 "predicted compute-seconds of one organization in flight; 0: no cap");
-    serve.option("--quantum", s.fair.quantum_s,
-                 "compute-seconds by which a cached prefix may go before the fair order");
+    declare_fair(serve, o);
     serve.duration("--ttft", o.router.ttft_ms,
                    "how long a request waits for a worker where it names no bound");
     serve.duration("--stall", o.router.stall_ms, "the same of a stream that lost its worker");
@@ -38,10 +51,6 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
         .range(0, 255);
     serve.size("--kept-bytes-max", o.router.kept_bytes_max,
                "bytes of running requests kept to hand them over");
-    serve.option("--retry-share", s.admission.retry_share,
-                 "of the requests that start, how many may start again unseen");
-    serve.duration("--standing-wait", s.admission.standing_ms,
-                   "a wait that even the luckiest request has: above it, load is shed");
     auto status = cli.verb("status", "show queue and workers of the running router");
     status.option("--state", o.daemon.state, "state folder").env("PARLEY_STATE");
     status.option("--bind", o.bind, "endpoint of the router");
@@ -60,6 +69,16 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     set.option("NAME", o.name, "the alias").required();
     set.option("MODEL", o.target, "a model's name or hash, or another alias; '' removes the alias")
         .required();
+    auto simulate = cli.verb("simulate", "the scheduler under a virtual clock, from a scenario");
+    simulate.option("SCENARIO", o.scenario, "JSON Lines; '-' is stdin").required();
+    simulate.option("--trace", o.trace, "JSON Lines of requests, beside the scenario");
+    simulate.option("--seed", o.seed, "of the random numbers; 0: the scenario's");
+    simulate.option("--seconds", o.seconds, "how long; 0: the scenario's").range(0, 86'400);
+    simulate.option("--load", o.load, "times the rates of all open loops").range(0.001, 10'000);
+    simulate.option("--svg", o.svg, "file to draw into");
+    simulate.flag("--no-admission", o.no_predict, "refuse nothing for being late or shed");
+    simulate.flag("--json", o.json, "one JSON object");
+    declare_fair(simulate, o);
     auto parsed = cli.parse(argc, argv);
     if (!parsed) return base::fail(parsed.error());
     o.parsed = std::move(*parsed);

@@ -20,12 +20,19 @@ struct Options {
     // model, alias, status
     bool json = false, watch = false;
     std::string name, target;
+    // simulate
+    std::string scenario, trace, svg;
+    uint64_t seed = 0;   // 0: the scenario's
+    double seconds = 0;  // 0: the scenario's
+    double load = 1;     // times the rates of open loops
+    bool no_predict = false;
 };
 
 base::Result<Options> parse_options(int argc, const char* const* argv);
 
 int serve(Options options, int argc, const char* const* argv);
 int show_status(const Options& options);
+int run_simulation(const Options& options);
 int list_models(const Options& options);
 int list_aliases(const Options& options);
 int set_alias(const Options& options);
