@@ -27,22 +27,25 @@ bool StreamReader::at_end() const { return stream_->ended_ && next_ >= stream_->
 
 const std::optional<ApiError>& StreamReader::failure() const { return stream_->failure_; }
 
-void Stream::push(EventType type, std::string_view json, int64_t stamp_ns) {
-    if (ended_) return;
-    const uint64_t seq = next_++;
-    if (!options_.keep_frames) {
-        first_ = next_;
-        return;
-    }
+void Stream::frame(std::string& out, EventType type, std::string_view json) const {
     char id[48];
     char* end = std::to_chars(id, id + sizeof id, options_.epoch).ptr;
     *end++ = '-';
-    end = std::to_chars(end, id + sizeof id, seq).ptr;
+    end = std::to_chars(end, id + sizeof id, next_).ptr;
+    messages::sse_frame(out, {id, static_cast<size_t>(end - id)}, messages::name(type), json);
+}
+
+void Stream::push(EventType type, std::string_view json, int64_t stamp_ns) {
+    if (ended_) return;
+    if (!options_.keep_frames) {
+        first_ = ++next_;
+        return;
+    }
     Frame& frame = frames_.emplace_back();
-    frame.seq = seq;
+    this->frame(frame.sse, type, json);
+    frame.seq = next_++;
     frame.type = type;
     frame.stamp_ns = stamp_ns;
-    messages::sse_frame(frame.sse, {id, static_cast<size_t>(end - id)}, messages::name(type), json);
     bytes_ += frame.sse.size();
     while (bytes_ > options_.bytes_max && frames_.size() > 1) {
         bytes_ -= frames_.front().sse.size();
@@ -74,6 +77,14 @@ std::shared_ptr<StreamReader> Stream::read(std::optional<uint64_t> after,
     std::erase_if(readers_, [](const auto& weak) { return weak.expired(); });
     readers_.push_back(reader);
     return reader;
+}
+
+std::optional<std::string> Stream::whole() const {
+    if (first_ != options_.first_seq || !options_.keep_frames) return std::nullopt;
+    std::string out;
+    out.reserve(bytes_);
+    for (const Frame& frame : frames_) out += frame.sse;
+    return out;
 }
 
 size_t Stream::readers() const {

@@ -66,6 +66,8 @@ class Stream : public std::enable_shared_from_this<Stream> {
     explicit Stream(StreamOptions options)
         : options_(options), first_(options.first_seq), next_(options.first_seq) {}
 
+    // Appends what push() would make of the next event.
+    void frame(std::string& out, messages::EventType type, std::string_view json) const;
     // `json` is one line.
     void push(messages::EventType type, std::string_view json, int64_t stamp_ns = 0);
     void close();
@@ -80,6 +82,8 @@ class Stream : public std::enable_shared_from_this<Stream> {
     // Frames that the slowest reader has not taken; 0 without readers.
     size_t backlog() const;
     uint64_t bytes_kept() const { return bytes_; }
+    // All frames from the first on, as text; nullopt when some are kept no longer.
+    std::optional<std::string> whole() const;
     bool full() const { return bytes_ >= options_.bytes_max; }
     uint32_t epoch() const { return options_.epoch; }
     uint64_t next_seq() const { return next_; }

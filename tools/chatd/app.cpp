@@ -6,6 +6,7 @@
 #include "base/log.hpp"
 #include "base/signals.hpp"
 #include "exchange.hpp"
+#include "idempotency.hpp"
 #include "routes.hpp"
 #include "turns.hpp"
 
@@ -70,6 +71,7 @@ Result<std::string> App::start() {
     auth = std::make_unique<Auth>(options.no_auth, clock);
     counter = std::make_unique<CounterThread>(loop);
     turns = std::make_unique<Turns>(*this);
+    idempotency = std::make_unique<Idempotency>(*this);
 
     store::ClientOptions client;
     client.endpoint =

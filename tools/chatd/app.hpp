@@ -26,6 +26,7 @@
 namespace parley::chatd {
 
 class Turns;
+class Idempotency;
 
 // Something that lives until its exchange, its answer and its timers are done with.
 class Call {
@@ -73,6 +74,7 @@ class App {
     std::unique_ptr<CounterThread> counter;
     std::unique_ptr<Gate> gate;
     std::unique_ptr<Turns> turns;
+    std::unique_ptr<Idempotency> idempotency;
     std::optional<stamp::Key> stamp_key;
     bool draining = false;
 

@@ -23,6 +23,8 @@ void declare(base::Cli& cli, Options& o) {
         .option("--store-endpoint", o.store_endpoint, "endpoint of convstore's commands")
         .option("--metrics", o.metrics, "loopback address:port of /metrics; empty is none")
         .option("--model-wildcard", o.model_wildcard, "model that unknown names mean; empty: 404")
+        .flag("--no-request-id-idempotency", o.no_request_id_idempotency,
+              "take only idempotency-key as a key, not x-request-id")
         .flag("--strict-fields", o.strict_fields, "refuse unknown top-level fields with 400")
         .flag("--strict-version", o.strict_version,
               "refuse sampling fields under anthropic-version 2026-10-21")

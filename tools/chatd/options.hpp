@@ -15,7 +15,7 @@ struct Options {
     std::string tls_cert, tls_key;
     bool no_auth = false;
     bool allow_unfiltered = false;
-    bool x_request_id_idempotency = true;
+    bool no_request_id_idempotency = false;
     std::vector<std::string> filters;  // endpoints; empty: run/filter.sock of the state
     std::string store_endpoint;        // "": run/convstore.sock of the state
     std::string metrics;               // "": none
@@ -24,8 +24,8 @@ struct Options {
     bool strict_version = false;
     std::string log_level = "info";
 
-    std::string limits = "{}";   // of all requests together; JSON as of an org
-    std::string reserve = "max";  // or expected
+    std::string limits = "{}";                 // of all requests together; JSON as of an org
+    std::string reserve = "max";               // or expected
     double price_input = 1, price_output = 5;  // of a million tokens; what spend is counted in
     std::vector<std::string> prices;           // MODEL=INPUT,OUTPUT
     uint32_t limits_subjects = 65'536;

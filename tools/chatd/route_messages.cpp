@@ -4,6 +4,7 @@
 #include "base/log.hpp"
 #include "chat/body.hpp"
 #include "chat/context.hpp"
+#include "idempotency.hpp"
 #include "routes.hpp"
 #include "sse_pump.hpp"
 #include "store/commands.hpp"
@@ -15,15 +16,39 @@ using messages::ErrorType;
 
 namespace {
 
+// A resumed reader of an answer that runs or has just ended.
+class FollowCall final : public Call, public std::enable_shared_from_this<FollowCall> {
+  public:
+    explicit FollowCall(ExchangePtr exchange)
+        : exchange_(std::move(exchange)), app_(exchange_->app) {}
+    bool start(const std::shared_ptr<chat::Answer>& answer, std::optional<uint64_t> after) {
+        const auto weak = weak_from_this();
+        const auto leave = [weak] {
+            if (const auto self = weak.lock()) self->app_.let_go(self);
+        };
+        pump_ = std::make_shared<SsePump>(exchange_, leave, leave);
+        return pump_->attach(answer->stream(), after);
+    }
+    void tick(int64_t now_ms) override { pump_->tick(now_ms); }
+
+  private:
+    ExchangePtr exchange_;
+    App& app_;
+    std::shared_ptr<SsePump> pump_;
+};
+
 class MessagesCall final : public Call,
                            public chat::AnswerHost,
+                           public Joinable,
                            public std::enable_shared_from_this<MessagesCall> {
   public:
-    MessagesCall(ExchangePtr exchange, bool stream, const store::Ulid& end_user)
+    MessagesCall(ExchangePtr exchange, bool stream, const store::Ulid& end_user,
+                 std::optional<IdemKey> key)
         : exchange_(std::move(exchange)),
           app_(exchange_->app),
           stream_(stream),
-          end_user_(end_user) {}
+          end_user_(end_user),
+          key_(std::move(key)) {}
 
     void start(chat::AnswerOptions options, std::shared_ptr<Ticket> ticket) {
         ticket_ = std::move(ticket);
@@ -32,8 +57,10 @@ class MessagesCall final : public Call,
         if (!app_.answers.add(answer_, shared_from_this(), app_.options.resume_grace_ms)) {
             app_.let_go(shared_from_this());
             ticket_->undo();
+            if (key_) app_.idempotency->free(*key_);
             return exchange_->error(ApiError::overloaded(1));
         }
+        if (key_) app_.idempotency->running(*key_, shared_from_this());
         if (stream_) {
             const auto weak = weak_from_this();
             pump_ = std::make_shared<SsePump>(
@@ -46,24 +73,33 @@ class MessagesCall final : public Call,
                 });
             pump_->attach(answer_->stream(), std::nullopt);
         } else {
-            exchange_->writer->on_close([weak = weak_from_this()] {
-                if (const auto self = weak.lock()) self->client_gone();
-            });
+            wait(exchange_);
         }
         answer_->start();
+    }
+
+    // The same request again, while it runs.
+    void join(const ExchangePtr& other) override {
+        other->note("joined", 1);
+        if (!stream_) return wait(other);
+        const auto call = std::make_shared<FollowCall>(other);
+        app_.keep(call);
+        if (call->start(answer_, std::nullopt)) return;
+        app_.let_go(call);
+        other->error(ApiError::unavailable("this answer's start is no longer kept", 1));
     }
 
     void tick(int64_t now_ms) override {
         if (pump_) pump_->tick(now_ms);
         ticket_->produced(answer_->produced().size());
         // Resumed meanwhile: a reader is there, and nobody has to wait for another.
-        if (grace_until_ms_ > 0 && answer_->stream()->readers() > 0) grace_until_ms_ = 0;
-        if (gone_ && grace_until_ms_ == 0 && answer_->stream()->readers() == 0)
+        if (grace_until_ms_ > 0 && listeners() > 0) grace_until_ms_ = 0;
+        if (gone_ && grace_until_ms_ == 0 && listeners() == 0)
             grace_until_ms_ = now_ms + app_.options.resume_grace_ms;
         // Nobody may be kept out by an answer that nobody reads.
         if (gone_ && grace_until_ms_ > 0 && (now_ms >= grace_until_ms_ || ticket_->at_cap()))
             answer_->cancel("client_gone");
-        if (answer_->over()) finish_if_done();
+        finish_if_done();
     }
 
     void on_checked(chat::Answer& answer, const chat::Checked& checked) override {
@@ -99,38 +135,85 @@ class MessagesCall final : public Call,
         exchange_->note("in", static_cast<double>(outcome.usage.prompt_tokens()));
         exchange_->note("out", static_cast<double>(outcome.usage.output_tokens));
         if (outcome.attempts > 1) exchange_->note("attempts", outcome.attempts);
-        const bool failed =
-            outcome.status == Status::interrupted || outcome.status == Status::failed;
-        if (failed)
-            answer.fail(outcome.error);
-        else
-            answer.close();
-        if (!stream_ && !gone_) {
-            if (failed)
-                exchange_->error(outcome.error);
-            else if (outcome.status == Status::cancelled)
-                exchange_->error(ApiError::overloaded(1));
-            else
-                exchange_->reply(200, answer.message_json());
-            exchange_done_ = true;
+        status_ = outcome.status;
+        error_ = outcome.error;
+        if (!key_) return tell();
+        if (status_ != Status::done && status_ != Status::blocked) {
+            app_.idempotency->free(*key_);
+            return tell();
         }
-        finish_if_done();
+        // A repeat must find what the client has been told: its end waits until it is kept.
+        std::optional<std::string> bytes;
+        if (stream_) {
+            bytes = answer.stream()->whole();
+            if (bytes)
+                answer.stream()->frame(*bytes, messages::EventType::message_stop,
+                                       messages::EventWriter::message_stop());
+        } else {
+            answer.close();
+            bytes = answer.message_json();
+        }
+        if (!bytes) {  // longer than what readers are kept
+            app_.idempotency->free(*key_);
+            return tell();
+        }
+        app_.idempotency->keep(*key_, stream_, *bytes,
+                               [self = shared_from_this()] { self->tell(); });
     }
 
   private:
+    void tell() {
+        const auto self = shared_from_this();
+        told_ = true;
+        using Status = chat::Outcome::Status;
+        const bool failed = status_ == Status::interrupted || status_ == Status::failed;
+        if (failed)
+            answer_->fail(error_);
+        else
+            answer_->close();
+        const auto waiting = std::exchange(waiting_, {});
+        for (const ExchangePtr& each : waiting) {
+            if (failed)
+                each->error(error_);
+            else if (status_ == Status::cancelled)
+                each->error(ApiError::overloaded(1));
+            else
+                each->reply(200, answer_->message_json());
+        }
+        if (!stream_) exchange_done_ = true;
+        finish_if_done();
+    }
+
+    // Of an answer that is one object.
+    void wait(const ExchangePtr& other) {
+        waiting_.push_back(other);
+        other->writer->on_close([weak = weak_from_this(), raw = other.get()] {
+            const auto self = weak.lock();
+            if (!self || self->told_) return;
+            std::erase_if(self->waiting_, [&](const ExchangePtr& each) {
+                if (each.get() != raw) return false;
+                each->gone();
+                return true;
+            });
+            if (self->waiting_.empty()) self->client_gone();
+        });
+    }
+
+    size_t listeners() const { return stream_ ? answer_->stream()->readers() : waiting_.size(); }
+
     void client_done() {
         exchange_done_ = true;
         finish_if_done();
     }
 
     void client_gone() {
-        if (exchange_done_ || gone_) return;
+        if (stream_ && (exchange_done_ || gone_)) return;
         gone_ = true;
         exchange_done_ = true;
         exchange_->gone();
         if (answer_->over()) return finish_if_done();
         const bool resumable =
-            stream_ && answer_->has_message_start() && app_.options.resume_grace_ms > 0;
+            (stream_ || key_) && answer_->has_message_start() && app_.options.resume_grace_ms > 0;
         if (!resumable)
             answer_->cancel("client_gone");
         else
@@ -138,7 +221,7 @@ class MessagesCall final : public Call,
     }
 
     void finish_if_done() {
-        if (exchange_done_ && answer_->over()) app_.let_go(shared_from_this());
+        if (exchange_done_ && told_) app_.let_go(shared_from_this());
     }
 
     void charge(const chat::Outcome& outcome) {
@@ -171,52 +254,94 @@ class MessagesCall final : public Call,
     App& app_;
     bool stream_;
     store::Ulid end_user_;
+    std::optional<IdemKey> key_;
     std::shared_ptr<Ticket> ticket_;
     std::shared_ptr<chat::Answer> answer_;
     std::shared_ptr<SsePump> pump_;
+    std::vector<ExchangePtr> waiting_;  // for one object
+    chat::Outcome::Status status_ = chat::Outcome::Status::done;
+    ApiError error_;
+    bool told_ = false;
     bool exchange_done_ = false;
     bool gone_ = false;
     bool seen_first_ = false;
     int64_t grace_until_ms_ = 0;
 };
 
-void ask(const ExchangePtr& exchange, const std::shared_ptr<const messages::Request>& shared,
-         uint64_t counted) {
-    const messages::Request& request = *shared;
+// A checked request on its way to the model.
+struct Pending {
+    ExchangePtr exchange;
+    std::shared_ptr<const messages::Request> request;
+    std::shared_ptr<const Model> model;
+    uint64_t counted = 0;  // 0: not
+    std::optional<IdemKey> key;
+};
+
+void begin(const std::shared_ptr<Pending>& pending) {
+    const ExchangePtr& exchange = pending->exchange;
+    const messages::Request& request = *pending->request;
     App& app = exchange->app;
-    if (exchange->writer->closed()) return;  // left while we counted
-    const auto model = app.catalog->find(request.model);
-    if (!model) return exchange->error(ApiError::unknown_model(request.model));
-    const uint64_t window = model->context_tokens();
-    if (counted > 0 && window > 0 && counted >= window)
-        return exchange->error(ApiError::prompt_too_long(counted, window - 1));
+    if (exchange->writer->closed()) return;  // left meanwhile
     if (auto error = app.cannot_ask()) return exchange->error(*error);
 
+    const uint64_t window = pending->model->context_tokens();
     Ask ask;
     ask.id = new_message_id();
     ask.model = request.model;
     ask.body = std::move(exchange->request.body);
     if (const std::string below = app.catalog->below(request.model); below != request.model)
         ask.body = chat::with_model(ask.body, below);
-    ask.prompt_tokens = counted > 0 ? counted : text_bytes(request) / 3;
+    ask.prompt_tokens = pending->counted > 0 ? pending->counted : text_bytes(request) / 3;
     ask.max_tokens = window > 0 ? std::min(request.max_tokens, window) : request.max_tokens;
     ask.stream = request.stream;
     ask.seed = draw_seed();
     const store::Ulid end_user = end_user_of(exchange->caller, request);
-    auto ticket =
+    auto admitted =
         app.gate->admit(*exchange, end_user, ask.model, ask.prompt_tokens, ask.max_tokens);
-    if (!ticket) return exchange->error(ticket.error());
-    const auto call = std::make_shared<MessagesCall>(exchange, request.stream, end_user);
-    app.keep(call);
-    chat::AnswerOptions options = answer_options(*exchange, std::move(ask));
-    // A filter that refuses has no tokenizer: its refusal is told with our count.
-    if (counted > 0)
-        options.count_prompt = [counted] { return counted; };
-    else if (model->artifact)
-        options.count_prompt = [shared, artifact = model->artifact] {
-            return chat::count_prompt(*shared, *artifact);
-        };
-    call->start(std::move(options), std::move(*ticket));
+    if (!admitted) return exchange->error(admitted.error());
+    const auto go = [pending, end_user, ticket = std::move(*admitted), ask]() mutable {
+        const ExchangePtr& exchange = pending->exchange;
+        App& app = exchange->app;
+        const auto call =
+            std::make_shared<MessagesCall>(exchange, ask.stream, end_user, pending->key);
+        app.keep(call);
+        chat::AnswerOptions options = answer_options(*exchange, std::move(ask));
+        // A filter that refuses has no tokenizer: its refusal is told with our count.
+        if (pending->counted > 0)
+            options.count_prompt = [counted = pending->counted] { return counted; };
+        else if (pending->model->artifact)
+            options.count_prompt = [request = pending->request,
+                                    artifact = pending->model->artifact] {
+                return chat::count_prompt(*request, *artifact);
+            };
+        call->start(std::move(options), std::move(ticket));
+    };
+    if (!pending->key) {
+        auto now = go;
+        return now();
+    }
+    app.idempotency->take(exchange, *pending->key, ask.id, go);
+}
+
+void ask(const ExchangePtr& exchange, const std::shared_ptr<const messages::Request>& request,
+         uint64_t counted) {
+    App& app = exchange->app;
+    if (exchange->writer->closed()) return;  // left while we counted
+    const auto pending = std::make_shared<Pending>();
+    pending->exchange = exchange;
+    pending->request = request;
+    pending->counted = counted;
+    pending->model = app.catalog->find(request->model);
+    if (!pending->model) return exchange->error(ApiError::unknown_model(request->model));
+    const uint64_t window = pending->model->context_tokens();
+    if (counted > 0 && window > 0 && counted >= window)
+        return exchange->error(ApiError::prompt_too_long(counted, window - 1));
+    auto key = idem_key_of(*exchange);
+    if (!key) return exchange->error(key.error());
+    pending->key = std::move(*key);
+    // A repeat is no new request: limits do not stand before it.
+    if (!pending->key) return begin(pending);
+    app.idempotency->look(exchange, *pending->key, [pending] { begin(pending); });
 }
 
 }  // namespace
@@ -264,31 +389,6 @@ void post_count_tokens(const ExchangePtr& exchange) {
     });
     if (!begun) exchange->error(ApiError::overloaded(1));
 }
-
-namespace {
-
-// A resumed reader of an answer that runs or has just ended.
-class FollowCall final : public Call, public std::enable_shared_from_this<FollowCall> {
-  public:
-    explicit FollowCall(ExchangePtr exchange)
-        : exchange_(std::move(exchange)), app_(exchange_->app) {}
-    bool start(const std::shared_ptr<chat::Answer>& answer, std::optional<uint64_t> after) {
-        const auto weak = weak_from_this();
-        const auto leave = [weak] {
-            if (const auto self = weak.lock()) self->app_.let_go(self);
-        };
-        pump_ = std::make_shared<SsePump>(exchange_, leave, leave);
-        return pump_->attach(answer->stream(), after);
-    }
-    void tick(int64_t now_ms) override { pump_->tick(now_ms); }
-
-  private:
-    ExchangePtr exchange_;
-    App& app_;
-    std::shared_ptr<SsePump> pump_;
-};
-
-}  // namespace
 
 void get_message_stream(const ExchangePtr& exchange) {
     App& app = exchange->app;

@@ -5,6 +5,7 @@
 #include "base/json.hpp"
 #include "base/text.hpp"
 #include "conversation_json.hpp"
+#include "idempotency.hpp"
 #include "json_in.hpp"
 #include "messages/request.hpp"
 #include "resume.hpp"
@@ -160,16 +161,6 @@ void committed(const std::shared_ptr<Sending>& sending, const store::CommandRepl
     turn->answer_to(exchange, sending->wish.stream);
     if (lost) return turn->give_up(*lost);
     turn->start();
-}
-
-std::string idempotency_key(const Exchange& exchange, const std::string& fingerprint) {
-    if (const std::string* key = exchange.request.headers.find("idempotency-key");
-        key && !key->empty())
-        return *key;
-    if (!exchange.app.options.x_request_id_idempotency) return {};
-    const std::string* id = exchange.request.headers.find("x-request-id");
-    // Proxies pass it on to other requests too: another body is another key.
-    return id && !id->empty() ? fmt::format("x:{}:{}", *id, fingerprint) : std::string();
 }
 
 // The way to the message that is answered, root first, and what the command says of its place. False:

@@ -99,9 +99,10 @@ class Turns {
     size_t live() const { return turns_.size(); }
     // Each second or two: streams of dead owners.
     void take_over_dead();
+    // The chatd of this boot id.
+    bool owner_lives(const std::string& owner) const;
 
   private:
-    bool owner_lives(const std::string& owner) const;
     App& app_;
     std::map<std::string, std::shared_ptr<Turn>> turns_;
     std::map<std::string, bool> asked_;  // take-overs under way, by message id
