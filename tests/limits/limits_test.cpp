@@ -236,6 +236,7 @@ TEST_CASE("in every window what random traffic was admitted stays within burst +
     const unsigned seed = std::random_device{}();
     INFO("seed " << seed);
     std::mt19937 random(seed);
+    size_t admitted = 0;
     for (int round = 0; round < 40; ++round) {
         Folder folder;
         base::ManualClock clock;
@@ -251,7 +252,6 @@ TEST_CASE("in every window what random traffic was admitted stays within burst +
         };
         std::vector<Live> live;
         std::vector<Admitted> asked, got;
-        size_t admitted = 0;
         for (int step = 0; step < 3000; ++step) {
             clock.advance_ms(random() % 4 == 0 ? random() % 2000 : random() % 30);
             const unsigned what = random() % 8;
@@ -277,10 +277,10 @@ TEST_CASE("in every window what random traffic was admitted stays within burst +
                 }
             }
         }
-        CHECK(admitted > 20);
         CHECK(worst_excess(asked, limits.requests) == 0);
         CHECK(worst_excess(got, limits.output_tokens) == 0);
     }
+    CHECK(admitted > 2000);  // over all rounds: a limit that admits nothing is kept easily
 }
 
 TEST_CASE("limits that nobody would keep are refused by name", "[limits]") {
