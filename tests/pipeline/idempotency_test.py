@@ -96,7 +96,7 @@ def test_another_body_under_the_same_key_is_409_and_is_not_to_be_retried():
         assert json.loads(raw)["error"]["type"] == "conflict_error", raw
     # While it runs, too.
     key = uuid.uuid4().hex
-    stream = begun(warm(max_tokens=400, stream=True), key)
+    stream = begun(warm("Tell me a long story about a fox and a river.", max_tokens=700, stream=True), key)
     assert post(warm("Name a river."), key)[0] == 409
     leave(stream)
 
@@ -161,7 +161,7 @@ def test_an_answer_whose_client_left_is_there_for_its_repeat_within_the_grace():
     assert two.end == "done" and two.events[0][1]["message"]["id"] == ident, two.events[:1]
     # One object: a client that goes away after the answer has begun.
     key = uuid.uuid4().hex
-    body = warm("Count from one to a thousand, in words.", max_tokens=400, temperature=0)
+    body = warm("Tell me a long story about a fox and a river.", max_tokens=700, temperature=0)
     org, own = own_org()
     try:
         post(body, key, own, timeout=0.25)
@@ -188,7 +188,7 @@ def test_an_end_by_grace_frees_the_key():
         with_grace.key, with_grace.model = pipeline.key, pipeline.model
         with_grace.wait_ready()
         key = uuid.uuid4().hex
-        body = warm("Count from one to a thousand, in words.", stream=True, max_tokens=1500, temperature=0)
+        body = warm("Tell me a long story about a fox and a river.", stream=True, max_tokens=1500, temperature=0)
         stream = Stream(with_grace, "/v1/messages", body, with_grace.headers({"idempotency-key": key}))
         stream.response.readline()
         stream.response.readline()
@@ -235,7 +235,7 @@ def test_a_restart_of_chatd_keeps_finished_answers_and_frees_running_ones():
     bodies = [warm(), warm(stream=True)]
     first = [post(body, key) for body, key in zip(bodies, keys)]
     running = uuid.uuid4().hex
-    body = warm("Tell a story.", stream=True, max_tokens=400)
+    body = warm("Tell me a long story about a fox and a river.", stream=True, max_tokens=700)
     cut = begun(body, running)
     old = pipeline.kill("chatd")
     pipeline.wait_restarted("chatd", old)

@@ -149,7 +149,7 @@ def test_an_org_limit_holds_over_its_keys_and_changes_within_a_second():
 
 def test_concurrent_requests_are_bounded_and_a_reader_who_left_makes_room():
     key = new_key({"concurrent": 1})
-    running = ask(key, max_tokens=600, stream=True, text="Count from one to a thousand, in words.")
+    running = ask(key, max_tokens=1500, stream=True, text="Tell me a long story about a fox and a river.")
     line = running.response.readline()
     assert line.startswith(b"id:") or line.startswith(b"event:"), line
     assert "1 concurrent requests" in refused(ask(key))
@@ -277,7 +277,7 @@ def test_a_killed_chatd_gives_its_places_back():
 
     class Other:
         host, port, headers = pipeline.host, second.port, pipeline.headers
-    streams = [Stream(Other, "/v1/messages", pipeline.body("Count to a thousand.", max_tokens=600, stream=True),
+    streams = [Stream(Other, "/v1/messages", pipeline.body("Tell me a long story about a fox and a river.", max_tokens=1500, stream=True),
                       {"x-api-key": key["key"], "anthropic-version": "2023-06-01"}) for _ in range(2)]
     for stream in streams:
         stream.response.readline()
