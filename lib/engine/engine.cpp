@@ -258,7 +258,8 @@ void Engine::draft(IterationLoad& decodes) {
         guesses_.push_back({&s->speculator, most, 0});
         guessed_.push_back(s);
     }
-    draft_budget_.share(cost_, decodes, guesses_);
+    draft_budget_.share(cost_, decodes, guesses_,
+                        static_cast<double>(options_.itl_target_ms) * 1e-3);
     for (size_t i = 0; i < guesses_.size(); ++i) {
         if (guesses_[i].rows == 0) continue;
         Sequence& s = *guessed_[i];
@@ -301,6 +302,7 @@ void Engine::run_forward() {
             outcomes_[i] = choose(s, rows, logits);
             logits = logits.subspan((1 + rows.drafts) * vocab);
         }
+        s.draft.clear();
         scheduler_.advanced(s);  // of guessed tokens only those that came true are computed
     }
 }

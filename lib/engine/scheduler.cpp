@@ -104,6 +104,7 @@ void Scheduler::preempt(Sequence& sequence) {
     --sequence.flow->running;
     sequence.running = sequence.rests = false;
     sequence.computed = 0;
+    sequence.draft.clear();
     ++sequence.preemptions;
     ++preempted_;
     add(sequence);

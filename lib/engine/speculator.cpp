@@ -97,7 +97,7 @@ double Speculator::chance(uint32_t n) const {
 }
 
 void DraftBudget::share(const CostModel& cost, const IterationLoad& decodes,
-                        std::span<Guess> guesses) {
+                        std::span<Guess> guesses, double seconds_most) {
     double seconds = cost.seconds(decodes);
     double tokens = decodes.decode_rows;
     if (seconds <= 0 || tokens <= 0 || guesses.empty()) return;
@@ -121,6 +121,7 @@ void DraftBudget::share(const CostModel& cost, const IterationLoad& decodes,
         const Next next = queue.top();
         queue.pop();
         if (next.chance < kChanceLeast || next.chance * seconds <= row * tokens) break;
+        if (seconds_most > 0 && seconds + row > seconds_most) return;
         any = true;
         tokens += next.chance;
         seconds += row;

@@ -69,8 +69,10 @@ struct Guess {
 // yields a second. Seldom in a large batch, where a row costs what it does for a sequence more.
 class DraftBudget {
   public:
-    // `decodes`: the iteration without drafts.
-    void share(const CostModel& cost, const IterationLoad& decodes, std::span<Guess> guesses);
+    // `decodes`: the iteration without drafts, which with them takes no more than `seconds_most`; 0:
+    // any time.
+    void share(const CostModel& cost, const IterationLoad& decodes, std::span<Guess> guesses,
+               double seconds_most = 0);
 
   private:
     uint32_t refused_ = 0;  // iterations since a likely guess was last tried

@@ -172,6 +172,32 @@ TEST_CASE("sequences that guess and are preempted have the same answers, and no 
     }
 }
 
+TEST_CASE("sequences of flows that take turns have the same answers with guesses",
+          "[engine][speculation]") {
+    const auto endless = [](Bench& b) { b.forward.end_bias = -1000.0f; };
+    std::vector<Answer> expected;
+    for (uint32_t n = 0; n < 12; ++n) expected.push_back(alone(job(n, 30, 80), 0, endless));
+    for (const int64_t target_ms : {0, 55}) {
+        Bench b(8);
+        endless(b);
+        b.options.slots_max = 4;
+        b.options.itl_target_ms = target_ms;
+        b.open();
+        std::vector<engine::Handle> handles;
+        for (uint32_t n = 0; n < 12; ++n) {
+            Job j = job(n, 30, 80);
+            j.flow = "flow " + std::to_string(n % 5);
+            j.weight = 1 + n % 3;
+            handles.push_back(*b.engine->submit(std::move(j)));
+            for (uint32_t i = n; i > 0; --i) b.engine->step();
+        }
+        b.run();
+        for (uint32_t n = 0; n < 12; ++n) check_same(b.answer(handles[n]), expected[n]);
+        CHECK(b.engine->stats().accepted_tokens > 0);
+        CHECK(b.engine->stats().kv_blocks_free == b.forward.blocks);
+    }
+}
+
 TEST_CASE("guesses make no one give way: blocks that only they need are not taken from a sequence",
           "[engine][speculation]") {
     const auto preempted = [](uint32_t speculate) {

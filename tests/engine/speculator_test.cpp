@@ -143,6 +143,21 @@ TEST_CASE("rows are spent where they raise the tokens a second, and nowhere else
     CHECK(rows(model_of(2e-3, 0.1e-3, 0.5e-3), followed(noise, 100), one) == 0);
 }
 
+TEST_CASE("an iteration's time bounds the rows, however well they pay", "[speculation]") {
+    IterationLoad one;
+    one.decode_rows = 1;
+    const CostModel cost = model_of(2e-3, 0.1e-3, 0.1e-3);
+    const auto rows = [&](double most) {
+        Guess g{&sure(), 8, 0};
+        DraftBudget().share(cost, one, {&g, 1}, most);
+        return g.rows;
+    };
+    CHECK(rows(0) == 8);
+    CHECK(rows(1) == 8);
+    CHECK(rows(2.46e-3) == 3);
+    CHECK(rows(1e-3) == 0);
+}
+
 TEST_CASE("the likeliest guesses get the rows first", "[speculation]") {
     Speculator fresh;
     const Tokens text{1, 2, 3, 1, 2};  // a short match of which nothing is known
