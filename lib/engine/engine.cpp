@@ -398,8 +398,11 @@ bool Engine::step() {
                                          std::min(kRowsFirst, options_.rows_max));
     scheduler_.plan(rows_for(options_.prefill_target_ms, decodes, position), alone_rows, plan_);
     for (size_t i = 0; i < plan_.admitted.size(); ++i)
-        if (const Sequence* s = plan_.admitted[i]; s != nullptr)
+        if (const Sequence* s = plan_.admitted[i]; s != nullptr) {
             sink_.admitted(s->handle, s->prompt_tokens);
+            // What an earlier attempt produced is said before a token is added: it may be all there is to say.
+            if (plan_.admitted[i] != nullptr) out(*plan_.admitted[i], started_ns);
+        }
     if (std::all_of(plan_.rows.begin(), plan_.rows.end(),
                     [](const Rows& rows) { return rows.sequence == nullptr; }))
         return sequences_.size() != before;

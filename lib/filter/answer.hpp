@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "filter/json_words.hpp"
 #include "messages/events.hpp"
 #include "pipe/message.hpp"
 #include "safety/stream.hpp"
@@ -25,19 +26,6 @@ namespace parley::filter {
 struct OutEvent {
     pipe::EventMeta meta;  // attempt, seq, policy and stamp are the sender's to set
     std::string body;
-};
-
-// JSON text in pieces to what it says: escapes in it are resolved, all else stays as it is.
-class JsonWords {
-  public:
-    // What `piece` adds. An escape that is not whole yet waits; one that is none stays as it is written; half
-    // a surrogate pair is U+FFFD.
-    std::string feed(std::string_view piece);
-
-  private:
-    void escape(std::string& out);
-    std::string escape_;  // of an escape that is not whole
-    uint32_t high_ = 0;   // a high surrogate waits for its other half
 };
 
 class Answer {

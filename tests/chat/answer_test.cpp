@@ -437,6 +437,48 @@ TEST_CASE("an answer taken up in a new epoch goes on behind the text it has", "[
     CHECK(scene.host.deltas == std::vector<std::pair<uint64_t, uint64_t>>{{4, 3}});
 }
 
+TEST_CASE("calls are delivered as they came, and an answer is taken up again inside one", "[answer]") {
+    Scene scene;
+    Teller teller(*scene.answer, 1);
+    teller.start();
+    teller.block();
+    teller.text("ab", {1});
+    teller.say(EventWriter::block_stop(0));
+    teller.say(EventWriter::tool_block_start(1, "toolu_1", "f"));
+    teller.say(EventWriter::input_delta(1, "{\"x\":"), {2, 3});
+    teller.end("api_error", true, "peer_gone");
+    scene.pass(100);
+    REQUIRE(scene.upstream.asked.size() == 2);
+    const auto& from = *scene.upstream.asked[1].envelope.continuation;
+    CHECK(from.block == 1);
+    CHECK(from.released == 5);
+    CHECK(from.text == "ab{\"x\":");
+    CHECK(from.produced == std::vector<int32_t>{1, 2, 3});
+    Teller again(*scene.answer, 2);
+    again.say(EventWriter::input_delta(1, "1}"), {4});
+    again.say(EventWriter::block_stop(1));
+    messages::Usage usage;
+    usage.input_tokens = 5;
+    usage.output_tokens = 4;
+    again.say(EventWriter::message_delta({messages::StopReason::tool_use, std::nullopt, ""}, usage));
+    again.say(EventWriter::message_stop());
+    again.end();
+    REQUIRE(scene.host.outcomes.size() == 1);
+    CHECK(scene.host.outcomes[0].status == Status::done);
+    CHECK(scene.answer->message_json().find(
+              R"("content":[{"type":"text","text":"ab"},{"type":"tool_use","id":"toolu_1","name":"f","input":{"x":1}}],"stop_reason":"tool_use")") !=
+          std::string::npos);
+}
+
+TEST_CASE("text inside a call's block breaks the attempt", "[answer]") {
+    Scene scene;
+    Teller teller(*scene.answer, 1);
+    teller.start();
+    teller.say(EventWriter::tool_block_start(0, "toolu_1", "f"));
+    teller.text("no", {1});
+    CHECK(scene.upstream.cancels == std::vector<std::string>{"malformed"});
+}
+
 TEST_CASE("a refusal on input is told with the true number of prompt tokens", "[answer]") {
     Scene scene([](AnswerOptions& options) { options.count_prompt = [] { return uint64_t{17}; }; });
     Teller teller(*scene.answer, 1);

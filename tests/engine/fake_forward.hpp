@@ -4,6 +4,7 @@
 //
 // Copies   with `copies` (of 8) the model says so often, by the same function, what followed the last
 //          earlier place of its last two tokens: speculation then guesses right so often.
+// Script   from position script_from on it says the script's tokens, whatever went before.
 // Time     each run moves the manual clock on by run_ms, and each row by row_ms.
 // Text     FakeVocabulary: 0 ends the answer, 1 … are short strings, among them halves of
 // characters.
@@ -34,6 +35,8 @@ class FakeForward final : public engine::Forward {
     int64_t row_ms = 1;
     uint32_t copies = 0;
     bool broken = false;  // gives NaN
+    std::vector<model::Token> script;
+    size_t script_from = 0;  // of its first token: the tokens of the prompt
 
     void run(std::span<const engine::Chunk> chunks, std::span<float> logits) override {
         ++runs;
@@ -52,12 +55,15 @@ class FakeForward final : public engine::Forward {
             for (size_t p = 0; p < end; ++p) {
                 hash = mix(hash ^ static_cast<uint64_t>(kv_.at(at(chunk, p)) + 1));
                 if (p + chunk.logit_rows < end) continue;
+                const bool scripted = p + 1 >= script_from && p + 1 - script_from < script.size();
+                const model::Token said = scripted ? script[p + 1 - script_from] : -1;
                 const model::Token copied = mix(hash) % 8 < copies ? followed(chunk, p) : -1;
                 for (uint32_t v = 0; v < vocab; ++v) {
                     const uint64_t h = mix(hash + v * 0xD1B54A32D192ED03ull);
                     float logit = static_cast<float>(h % 4096) / 512.0f;
                     if (v == 0) logit += end_bias;
                     if (static_cast<model::Token>(v) == copied) logit += 100;
+                    if (static_cast<model::Token>(v) == said) logit += 10'000;
                     logits[row * vocab + v] = broken ? 0.0f / 0.0f : logit;
                 }
                 ++row;

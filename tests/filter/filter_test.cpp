@@ -225,6 +225,54 @@ TEST_CASE("a blocked answer ends with refusal, without a byte of what was blocke
     CHECK(got.ends.size() == 1);
 }
 
+TEST_CASE("the input of a call is judged by what it says, and its block is closed by the refusal", "[filter]") {
+    for (const bool escaped : {false, true}) {
+        Bench b;
+        b.ask("r1", "hello");
+        REQUIRE(b.until([&] { return b.router.asks.size() == 1; }));
+        b.router.event("r1", EventWriter::message_start("msg_1", "m", {}));
+        b.router.event("r1", EventWriter::tool_block_start(0, "toolu_1", "f"));
+        b.router.event("r1", EventWriter::input_delta(0, "{\"one two three four five six seven"), 8);
+        for (const char* text : {" eight \": \"", "zo", escaped ? "\\u00" : "r", escaped ? "72b" : "b", "lax", "\"}"})
+            b.router.event("r1", EventWriter::input_delta(0, text), 1);
+        REQUIRE(b.until([&] { return b.front.got["r1"].ends.size() == 1; }));
+        const auto& got = b.front.got["r1"];
+        CHECK(got.ends[0].reason == "refused_output");
+        CHECK(got.stop() == "refusal");
+        CHECK(got.text().find('z') == std::string::npos);
+        messages::EventOrder order;
+        for (const auto& [meta, body] : got.events)
+            REQUIRE(order.next(*messages::parse_event(body)));
+        CHECK(order.finished());
+        CHECK(order.next_index() == 1);
+        b.check_stamps("r1");
+    }
+}
+
+TEST_CASE("a call that nothing is wrong with passes as it came", "[filter]") {
+    Bench b;
+    b.ask("r1", "hello");
+    REQUIRE(b.until([&] { return b.router.asks.size() == 1; }));
+    b.router.start("r1");
+    b.router.event("r1", EventWriter::text_delta(0, "Well. "), 1);
+    b.router.event("r1", EventWriter::block_stop(0));
+    b.router.event("r1", EventWriter::tool_block_start(1, "toolu_1", "f"));
+    b.router.event("r1", EventWriter::input_delta(1, "{\"x\": \"\\u00e9\"}"), 4);
+    b.router.event("r1", EventWriter::block_stop(1));
+    b.router.event("r1", EventWriter::message_delta({messages::StopReason::tool_use, std::nullopt, ""}, {}));
+    b.router.event("r1", EventWriter::message_stop());
+    b.router.answerer->end("r1", {});
+    REQUIRE(b.until([&] { return b.front.got["r1"].ends.size() == 1; }));
+    messages::Folder folder;
+    for (const auto& [meta, body] : b.front.got["r1"].events)
+        REQUIRE(folder.add(*messages::parse_event(body)));
+    CHECK(folder.content_json() ==
+          "[{\"type\":\"text\",\"text\":\"Well. \"},{\"type\":\"tool_use\",\"id\":\"toolu_1\",\"name\":\"f\","
+          "\"input\":{\"x\":\"\xC3\xA9\"}}]");
+    CHECK(folder.stop()->reason == messages::StopReason::tool_use);
+    b.check_stamps("r1");
+}
+
 TEST_CASE("a slow reader holds its own answer and loses nothing", "[filter]") {
     filter::FilterOptions options;
     options.outbox_events_max = 16;

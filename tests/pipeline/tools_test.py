@@ -113,5 +113,54 @@ with Pipeline() as pipeline:
     status, _, answer = ask(tool_choice={"type": "tool", "name": "other"})
     check("a tool that is not there cannot be chosen", status == 400 and answer["error"]["message"].startswith("tool_choice.name: "), (status, answer))
 
+    # auto: after three calls in the history even a small model makes the fourth.
+    SHOTS = []
+    for i, (city, degrees) in enumerate((("Bern", 21), ("Paris", 25), ("Rome", 30))):
+        SHOTS += [{"role": "user", "content": f"How warm is it in {city}?"},
+                  {"role": "assistant", "content": [{"type": "tool_use", "id": f"t{i}", "name": "get_weather", "input": {"city": city}}]},
+                  {"role": "user", "content": [{"type": "tool_result", "tool_use_id": f"t{i}", "content": f"{degrees} degrees"}]},
+                  {"role": "assistant", "content": f"It is {degrees} degrees in {city}."}]
+    SHOTS.append({"role": "user", "content": "How warm is it in Madrid?"})
+    status, _, whole = ask(messages=SHOTS, max_tokens=64)
+    check("auto: the model calls the tool by itself", status == 200 and [(b["name"], b["input"]) for b in calls(whole)] == [("get_weather", {"city": "Madrid"})]
+          and whole["stop_reason"] == "tool_use", (status, whole))
+    check("and no markup is left in a text", "tool_call" not in json.dumps([b for b in whole["content"] if b["type"] == "text"]), whole)
+    stream = pipeline.stream("/v1/messages", {"model": pipeline.model, "max_tokens": 64, "temperature": 0, "messages": SHOTS, "tools": TOOLS, "stream": True})
+    pieces = [event["delta"] for _, event in stream.events if event["type"] == "content_block_delta"]
+    check("streamed, it is the same call", "".join(d.get("partial_json", "") for d in pieces).replace(" ", "") == '{"city":"Madrid"}'
+          and stream.text == "".join(b.get("text", "") for b in whole["content"]) and stream.stop_reason() == "tool_use", (pieces, whole))
+    status, _, single = ask(messages=SHOTS, max_tokens=64, tool_choice={"type": "auto", "disable_parallel_tool_use": True})
+    check("where one call is allowed nothing is computed after it", [b["input"] for b in calls(single)] == [{"city": "Madrid"}] and single["stop_reason"] == "tool_use"
+          and single["usage"]["output_tokens"] < whole["usage"]["output_tokens"], (single, whole))
+    status, _, short = ask(messages=SHOTS, max_tokens=12)
+    check("a call that max_tokens cuts is left out", status == 200 and not calls(short) and "tool_call" not in json.dumps(short["content"])
+          and short["stop_reason"] == "max_tokens", (status, short))
+    status, _, none = ask(messages=SHOTS, max_tokens=64, tool_choice={"type": "none"})
+    check("under none there is no call", status == 200 and not calls(none) and none["stop_reason"] != "tool_use", (status, none))
+
+    # A stage dies in mid-call: the input goes on where it stood, the same to the byte.
+    LIST = [{"name": "keep", "input_schema": {"type": "object", "additionalProperties": False, "required": ["numbers"], "properties": {
+        "numbers": {"type": "array", "minItems": 60, "maxItems": 60, "items": {"type": "integer", "minimum": 0, "maximum": 999}}}}}]
+    LONG = {"model": pipeline.model, "max_tokens": 512, "temperature": 0, "stream": True, "messages": [{"role": "user", "content": "Keep the numbers from 100 on."}],
+            "tools": LIST, "tool_choice": {"type": "any"}}
+
+    def said(stream):
+        return "".join(event["delta"]["partial_json"] for _, event in stream.events if event["type"] == "content_block_delta")
+
+    uncut = pipeline.stream("/v1/messages", LONG)
+    check("a long call comes whole", uncut.end == "done" and len(json.loads(said(uncut))["numbers"]) == 60, (uncut.end, uncut.error))
+    for victim in ("safety-filter", "infer-worker-0"):
+        killed = []
+
+        def kill(stream, event):
+            if event["type"] == "content_block_delta" and len(stream.events) > 12 and not killed:
+                killed.append(len(stream.events))
+                pipeline.kill(victim)
+
+        cut = pipeline.stream("/v1/messages", LONG, on_event=kill)
+        check(f"kill -9 of {victim} in mid-call costs a pause, not a byte", killed and cut.end == "done" and said(cut) == said(uncut)
+              and cut.stop_reason() == "tool_use" and cut.types().count("content_block_start") == 1, (killed, cut.end, cut.error, said(cut)[-80:]))
+        pipeline.wait_ready()
+
 print(f"{len(failures)} failed")
 sys.exit(1 if failures else 0)

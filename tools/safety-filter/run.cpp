@@ -189,6 +189,7 @@ class Verdicts {
         safety::OutputJudge judge;
         std::string message_id;
         int64_t start_ns;
+        filter::JsonWords words;  // of the input of a call
     };
 
     void stream_event(std::string id, pipe::EventMeta meta, const std::string& body,
@@ -200,7 +201,7 @@ class Verdicts {
             found =
                 streams_
                     .emplace(id, Stream{safety::OutputJudge(judge_.policy_ptr(), questions_[id]),
-                                        "", base::system_clock().mono_ns()})
+                                        "", base::system_clock().mono_ns(), {}})
                     .first;
             questions_.erase(id);
         }
@@ -209,6 +210,9 @@ class Verdicts {
             stream.message_id = event->message_id;
         const bool text =
             event->type == messages::EventType::content_block_delta && !event->signature;
+        if (event->type == messages::EventType::content_block_start) stream.words = {};
+        if (text && event->block == messages::BlockType::tool_use)
+            event->text = stream.words.feed(event->text);
         auto step =
             stream.judge.push(text ? event->text : "",
                               meta.ids.empty() ? text : static_cast<uint32_t>(meta.ids.size()));
