@@ -5,6 +5,8 @@
 #   tests/long.sh asan|tsan        one preset over all tests that are not slow
 #   tests/long.sh fuzz [SECONDS]   each fuzzer for SECONDS (600)
 #   tests/long.sh kill [ROUNDS]    the kill and fail-closed tests ROUNDS times (50)
+#   tests/long.sh soak_simulated [REQUESTS]   requests and cancels through one simulated worker (100000)
+#   tests/long.sh soak_real [REQUESTS]        the same with the model (2000)
 set -u
 . "$(dirname "${BASH_SOURCE[0]}")/../examples/common.sh"
 tests=$parley_root/tests
@@ -27,13 +29,22 @@ kill_rounds() {
     done
 }
 
+soak() {
+    build_tools
+    PARLEY_MODEL=$(model_path) PARLEY_BUILD=$(build_dir) python3 "$tests/soak.py" "$@"
+}
+
 need_packages "${parley_packages[@]}" clang libclang-rt-14-dev
 fetch_model
 case ${1:-all} in
     asan | tsan) sanitize "$1" ;;
     fuzz) bash "$tests/fuzz/run.sh" "${2:-600}" ;;
     kill) kill_rounds "${2:-50}" ;;
-    all) sanitize asan && sanitize tsan && bash "$tests/fuzz/run.sh" 600 && kill_rounds 50 ;;
-    --help) sed -n '2,8s/^# \{0,1\}//p' "$0" ;;
+    soak_simulated | soak_real) soak "${1#soak_}" ${2:+"$2"} ;;
+    all)
+        sanitize asan && sanitize tsan && bash "$tests/fuzz/run.sh" 600 && kill_rounds 50 &&
+            soak simulated && soak real
+        ;;
+    --help) sed -n '2,10s/^# \{0,1\}//p' "$0" ;;
     *) die "unknown part '$1': see --help" 64 ;;
 esac

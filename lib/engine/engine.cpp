@@ -237,8 +237,14 @@ uint32_t Engine::rows_for(int64_t target_ms, const IterationLoad& decodes,
                           uint32_t position) const {
     if (target_ms <= 0) return options_.rows_max;
     if (!cost_.prefill_known()) return std::min(kRowsFirst, options_.rows_max);
-    return cost_.prefill_rows(decodes, position, static_cast<double>(target_ms) * 1e-3,
-                              kBlockTokens, options_.rows_max);
+    double budget_s = static_cast<double>(target_ms) * 1e-3;
+    uint32_t step = kBlockTokens;
+    if (options_.prefill_slowdown > 0 && decodes.decode_rows > 0) {
+        const double free_s = static_cast<double>(options_.prefill_free_ms) * 1e-3;
+        budget_s = std::min(budget_s, std::max(options_.prefill_slowdown * cost_.seconds(decodes), free_s));
+        step = kBlockTokens / 2;
+    }
+    return cost_.prefill_rows(decodes, position, budget_s, step, options_.rows_max);
 }
 
 // Guesses for those that decode, as many as pay, and their load. A guess that is not computed in
@@ -397,6 +403,7 @@ bool Engine::step() {
     const uint32_t alone_rows = std::max(rows_for(options_.alone_target_ms, {}, position),
                                          std::min(kRowsFirst, options_.rows_max));
     scheduler_.plan(rows_for(options_.prefill_target_ms, decodes, position), alone_rows, plan_);
+    for (const BlockCopy& copy : plan_.copies) forward_.copy_block(copy.from, copy.to);
     for (size_t i = 0; i < plan_.admitted.size(); ++i)
         if (const Sequence* s = plan_.admitted[i]; s != nullptr) {
             sink_.admitted(s->handle, s->prompt_tokens);
@@ -452,6 +459,7 @@ EngineStats Engine::stats() const {
     out.prefix_hit_tokens = scheduler_.hit_tokens();
     out.prefix_sought_tokens = scheduler_.sought_tokens();
     out.prefix_evicted = scheduler_.prefixes().evicted();
+    out.prefix_copied = scheduler_.copied();
     out.iterations = iterations_;
     out.decode_rows = decode_rows_;
     out.prefill_rows = prefill_rows_;

@@ -61,6 +61,11 @@ struct EngineOptions {
     // An iteration takes as many prefill rows, in whole pages, as the cost model thinks to fit, its
     // decode rows included, and one page at least; 0: always rows_max.
     int64_t prefill_target_ms = 40;  // while something decodes: the gap that a reader sees
+    // Nor longer than this many times its decode rows alone, or than prefill_free_ms, which no reader
+    // notices; half a page at least, since that is a tile of the kernels beside eight that decode.
+    // 0: any time.
+    double prefill_slowdown = 0;
+    int64_t prefill_free_ms = 8;
     int64_t alone_target_ms = 100;   // while nothing does: how late a cancel is seen, a STATUS said
     // Tokens of a sequence that are guessed ahead in one iteration, at most: as many as pay by the
     // cost model and by how often guesses came true; 0: none.
@@ -114,6 +119,7 @@ struct EngineStats {
     uint32_t kv_blocks = 0, kv_blocks_free = 0;  // free: evictable ones too
     uint32_t prefix_blocks = 0, prefix_blocks_unused = 0;  // known to the prefix cache
     uint64_t prefix_hit_tokens = 0, prefix_sought_tokens = 0, prefix_evicted = 0;
+    uint64_t prefix_copied = 0;  // blocks that only began as a prompt went on
     uint64_t iterations = 0, decode_rows = 0, prefill_rows = 0, preempted = 0;
     uint64_t drafted_tokens = 0, accepted_tokens = 0;  // guessed and computed; those that came true
     uint64_t waiting_tokens = 0;  // still to be prefilled, of waiting and running ones

@@ -54,6 +54,9 @@ class Forward {
     // order of chunks and, within one, of positions; `logits` has room for exactly those. Σ tokens ≤ rows_max.
     virtual void run(std::span<const Chunk> chunks, std::span<float> logits) = 0;
 
+    // All that block `to` holds is what `from` holds: between two calls of run(). The same: nothing.
+    virtual void copy_block(uint32_t from, uint32_t to) = 0;
+
     virtual uint32_t vocab_size() const = 0;
     virtual uint32_t context_tokens() const = 0;
     virtual uint32_t kv_blocks() const = 0;

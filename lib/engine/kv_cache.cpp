@@ -1,5 +1,6 @@
 #include "engine/kv_cache.hpp"
 
+#include <cstring>
 #include <string>
 
 namespace parley::engine {
@@ -21,6 +22,12 @@ base::Result<KvCache> KvCache::create(const KvShape& shape) {
     cache.memory_ = std::move(*memory);
     cache.bytes_ = bytes;
     return cache;
+}
+
+void KvCache::copy(uint32_t from, uint32_t to) const {
+    if (from == to) return;
+    std::memcpy(page(to, 0, 0), page(from, 0, 0),
+                page_ * uint64_t{shape_.layers} * shape_.kv_heads);
 }
 
 }  // namespace parley::engine

@@ -32,6 +32,7 @@ class KvCache {
         return data() +
                ((uint64_t{block} * shape_.layers + layer) * shape_.kv_heads + kv_head) * page_;
     }
+    void copy(uint32_t from, uint32_t to) const;
     uint64_t bytes() const { return bytes_; }
     const KvShape& shape() const { return shape_; }
 

@@ -25,6 +25,7 @@ void add_totals(EngineStats& sum, const EngineStats& one) {
     sum.prefix_hit_tokens += one.prefix_hit_tokens;
     sum.prefix_sought_tokens += one.prefix_sought_tokens;
     sum.prefix_evicted += one.prefix_evicted;
+    sum.prefix_copied += one.prefix_copied;
     sum.iterations += one.iterations;
     sum.decode_rows += one.decode_rows;
     sum.prefill_rows += one.prefill_rows;

@@ -1,5 +1,6 @@
 #include "engine/prefix_cache.hpp"
 
+#include <algorithm>
 #include <cassert>
 #include <cstring>
 #include <string>
@@ -101,10 +102,37 @@ uint32_t PrefixCache::keep(const PrefixKey& key, uint32_t block, bool first, uin
     }
     assert(first || entries_[before].known);
     Entry& entry = entries_[block];
-    entry = {key, first ? kNone : before, 0, now_, true};
+    entry = {key, first ? kNone : before, 0, now_, true, false, {}, {}};
     if (!first) ++entries_[before].after;
     pool_.share(block);
     return block;
+}
+
+void PrefixCache::describe(uint32_t block, const PrefixKey& before,
+                           std::span<const model::Token> tokens) {
+    Entry& entry = entries_[block];
+    assert(entry.known && tokens.size() == kBlockTokens);
+    if (entry.described) return;
+    entry.described = true;
+    entry.parent = before;
+    std::copy(tokens.begin(), tokens.end(), entry.tokens.begin());
+    after_.emplace(before, block);
+}
+
+PrefixCache::Part PrefixCache::part(const PrefixKey& before,
+                                    std::span<const model::Token> tokens) const {
+    Part best;
+    int looked_at = 0;
+    const auto [from, to] = after_.equal_range(before);
+    for (auto it = from; it != to && looked_at < kPartsMost; ++it, ++looked_at) {
+        const auto& held = entries_[it->second].tokens;
+        const size_t most = std::min(tokens.size(), held.size());
+        const auto differs = std::mismatch(tokens.begin(), tokens.begin() + static_cast<ptrdiff_t>(most),
+                                           held.begin());
+        const auto same = static_cast<uint32_t>(differs.first - tokens.begin());
+        if (same > best.tokens) best = {it->second, same};
+    }
+    return best;
 }
 
 void PrefixCache::give_back(std::span<const uint32_t> blocks) {
@@ -120,6 +148,13 @@ void PrefixCache::drop(uint32_t block) {
     leaves_.erase({entry.used_at, block});
     found_.erase(entry.key);
     entry.known = false;
+    if (entry.described) {
+        auto [it, to] = after_.equal_range(entry.parent);
+        while (it != to && it->second != block) ++it;
+        assert(it != to);
+        after_.erase(it);
+        entry.described = false;
+    }
     --unused_;
     pool_.give_back(std::span(&block, 1));
     if (entry.before == kNone) return;

@@ -4,7 +4,9 @@
 //          before it, made of model, KV type and tenant. Two tenants never have a key in common, so
 //          neither text nor timing passes between them; there is no way to look without a root.
 // Sharing  a full block is never written again, so those who read it need no copy: branches share
-//          the full blocks before their fork, and each has its own partial last block.
+//          the full blocks before their fork. Where a block only begins as a prompt goes on, the
+//          prompt gets a copy of it (copy on write, made at once since it will be written) and is
+//          computed from where they differ.
 // Order    what nobody reads goes when blocks are wanted: the one used longest ago among those that
 //          no kept block follows (leaves), so that a chain shrinks from its end.
 // Bound    `unused_max` blocks that nobody reads; 0 keeps nothing, and no key is ever made.
@@ -54,6 +56,15 @@ class PrefixCache {
     // already; the caller's reference has moved to it. `before` is the one known before it, for the
     // first any value with `first`.
     uint32_t keep(const PrefixKey& key, uint32_t block, bool first, uint32_t before);
+    // What a kept block holds, and the key before it (the root for a first one): part() finds it.
+    void describe(uint32_t block, const PrefixKey& before, std::span<const model::Token> tokens);
+    struct Part {
+        uint32_t block = 0;
+        uint32_t tokens = 0;  // that it has in common with those sought; 0: none has
+    };
+    // The block after `before` that begins with the most of `tokens`, of kPartsMost that are looked at.
+    // No reference is taken: it may be evicted, but is not written before the next iteration.
+    Part part(const PrefixKey& before, std::span<const model::Token> tokens) const;
     // A reader's references, in order: what is not known here is free at once.
     void give_back(std::span<const uint32_t> blocks);
     // Lets go of what nobody reads among `keys`, the last first.
@@ -68,12 +79,16 @@ class PrefixCache {
 
   private:
     static constexpr uint32_t kNone = UINT32_MAX;
+    static constexpr int kPartsMost = 64;
     struct Entry {
         PrefixKey key{};
         uint32_t before = kNone;
         uint32_t after = 0;    // known blocks that follow directly
         uint64_t used_at = 0;  // by the count of give_back() calls
         bool known = false;
+        bool described = false;
+        PrefixKey parent{};
+        std::array<model::Token, 16> tokens{};
     };
     struct Hash {
         size_t operator()(const PrefixKey& key) const { return static_cast<size_t>(key[0]); }
@@ -87,6 +102,7 @@ class PrefixCache {
     uint32_t unused_max_;
     std::vector<Entry> entries_;  // by block
     std::unordered_map<PrefixKey, uint32_t, Hash> found_;
+    std::unordered_multimap<PrefixKey, uint32_t, Hash> after_;  // described ones, by parent
     std::set<std::pair<uint64_t, uint32_t>> leaves_;  // unused ones, by used_at
     uint32_t unused_ = 0;
     uint64_t now_ = 0;

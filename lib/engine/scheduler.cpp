@@ -87,6 +87,8 @@ void Scheduler::advanced(Sequence& s) {
         uint32_t& block = s.blocks[s.kept];
         block = prefixes_.keep(s.keys[s.kept], block, s.kept == 0,
                                s.kept == 0 ? 0 : s.blocks[s.kept - 1]);
+        prefixes_.describe(block, s.kept == 0 ? s.root : s.keys[s.kept - 1],
+                           std::span(s.tokens).subspan(uint64_t{s.kept} * kBlockTokens, kBlockTokens));
     }
 }
 
@@ -200,13 +202,25 @@ void Scheduler::admit(Plan& plan) {
             std::span<const PrefixKey>(s.keys).first(std::min<size_t>(s.keys.size(), reusable(s)));
         s.kept = prefixes_.match(keys).blocks;
         prefixes_.share(keys.first(s.kept), s.blocks);
-        s.computed = s.reused = s.kept * kBlockTokens;
+        s.computed = s.kept * kBlockTokens;
+        PrefixCache::Part part;
+        if (prefixes_.on()) {
+            const size_t most = std::min<size_t>(kBlockTokens, s.tokens.size() - 1 - s.computed);
+            part = prefixes_.part(s.kept == 0 ? s.root : s.keys[s.kept - 1],
+                                  std::span(s.tokens).subspan(s.computed, most));
+        }
+        s.reused = s.computed + part.tokens;
         if (!s.admitted) s.reused_first = s.reused;
         hit_tokens_ += s.reused;
         sought_tokens_ += s.tokens.size();
         const bool taken = take(own - s.kept, s.blocks);
         assert(taken);
         (void)taken;
+        if (part.tokens > 0) {
+            plan.copies.push_back({part.block, s.blocks[s.kept]});
+            s.computed = s.reused;
+            ++copied_;
+        }
         std::erase(waiting_, &s);  // batch ones that were preempted stand behind it
         s.running = true;
         ++s.flow->running;
@@ -339,6 +353,7 @@ void Scheduler::add_drafts(Plan& plan) {
 void Scheduler::plan(uint32_t prefill_rows, uint32_t alone_rows, Plan& plan) {
     plan.rows.clear();
     plan.admitted.clear();
+    plan.copies.clear();
     plan.decode_rows = plan.prefill_rows = plan.draft_rows = 0;
 
     // Those that run get their blocks before anyone new does.

@@ -23,7 +23,8 @@
 //            again; that may be the one that asked. The greatest always goes on, so all end.
 // Prefixes   full blocks are known to the prefix cache as soon as they are computed, and stay there
 //            when their sequence ends or is preempted; a sequence that is admitted begins behind
-//            those that it finds, but for its last token, whose logits are wanted. Blocks that
+//            those that it finds, and within a copy of one that goes on as it does for a while, but
+//            for its last token, whose logits are wanted. Blocks that
 //            nobody reads count as free: they are evicted before anyone is preempted.
 // Hold       a sequence without credit keeps its blocks and takes no rows; among equals it is
 //            preempted first, and not admitted.
@@ -64,7 +65,13 @@ struct Rows {
     uint32_t drafts = 0;   // guessed tokens behind it: draft[1 … drafts] of the sequence
 };
 
+// Of a whole block, to be made before the rows are computed, in order.
+struct BlockCopy {
+    uint32_t from = 0, to = 0;
+};
+
 struct Plan {
+    std::vector<BlockCopy> copies;
     std::vector<Rows> rows;
     std::vector<Sequence*> admitted;  // for the first time: their answers begin now
     uint32_t decode_rows = 0;
@@ -95,6 +102,7 @@ class Scheduler {
     const PrefixCache& prefixes() const { return prefixes_; }
     uint32_t blocks_free() const { return pool_.blocks_free() + prefixes_.unused(); }
     uint64_t preempted() const { return preempted_; }
+    uint64_t copied() const { return copied_; }  // blocks that begin as a prompt went on
     uint64_t hit_tokens() const { return hit_tokens_; }        // not computed again
     uint64_t sought_tokens() const { return sought_tokens_; }  // of all that were admitted
 
@@ -119,6 +127,7 @@ class Scheduler {
     std::vector<Sequence*> running_;  // in order of admission
     std::vector<Sequence*> waiting_;  // by class, then arrival
     uint64_t preempted_ = 0;
+    uint64_t copied_ = 0;
     uint64_t hit_tokens_ = 0;
     uint64_t sought_tokens_ = 0;
 };

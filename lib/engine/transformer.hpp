@@ -50,6 +50,7 @@ class Transformer final : public Forward, private ThreadPool::Body {
                                                          const ForwardOptions& options);
 
     void run(std::span<const Chunk> chunks, std::span<float> logits) override;
+    void copy_block(uint32_t from, uint32_t to) override { kv_.copy(from, to); }
     uint32_t vocab_size() const override { return shape_.vocab; }
     uint32_t context_tokens() const override { return context_; }
     uint32_t kv_blocks() const override { return kv_.shape().blocks; }

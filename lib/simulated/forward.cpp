@@ -64,6 +64,13 @@ Forward::Forward(const ForwardOptions& options, const model::Tokenizer& tokenize
     for (const std::string& word : answer_words()) words_.push_back(tokenizer.encode(word).front());
 }
 
+void Forward::copy_block(uint32_t from, uint32_t to) {
+    State* const states = reinterpret_cast<State*>(kv_.data());
+    if (from != to)
+        std::copy_n(states + size_t{from} * engine::kBlockTokens, engine::kBlockTokens,
+                    states + size_t{to} * engine::kBlockTokens);
+}
+
 Forward::State& Forward::at(const engine::Chunk& chunk, size_t position) const {
     const size_t block = position / engine::kBlockTokens;
     assert(block < chunk.blocks.size() && chunk.blocks[block] < options_.kv_blocks);

@@ -47,6 +47,8 @@ class Forward final : public engine::Forward {
 
     void run(std::span<const engine::Chunk> chunks, std::span<float> logits) override;
 
+    void copy_block(uint32_t from, uint32_t to) override;
+
     uint32_t vocab_size() const override { return vocab_; }
     uint32_t context_tokens() const override { return options_.context_tokens; }
     uint32_t kv_blocks() const override { return options_.kv_blocks; }

@@ -386,6 +386,40 @@ TEST_CASE("decoding sequences get their token in every iteration while a long pr
     }
 }
 
+TEST_CASE("an iteration with a prompt takes no longer than so many times one without", "[engine]") {
+    for (const int64_t free_ms : {8, 30}) {
+        Bench b;
+        b.forward.end_bias = -100.0f;
+        b.forward.blocks = 400;
+        b.options.rows_max = 256;
+        b.options.prefill_slowdown = 1.7;
+        b.options.prefill_free_ms = free_ms;
+        b.open();
+        for (uint32_t n = 0; n < 16; ++n) b.engine->submit(job(2 * n + 4, 16, 400));
+        for (int i = 0; i < 60; ++i) b.engine->step();
+        REQUIRE(b.engine->stats().decode_rows > 16 * 30);
+        const size_t first = b.forward.chunk_rows.size();
+        const auto prompt = *b.engine->submit(job(1, 400, 1));
+        while (!b.answer(prompt).over() && b.engine->step()) {
+        }
+        REQUIRE(b.answer(prompt).over());
+        size_t beside = 0;
+        for (size_t i = first; i < b.forward.chunk_rows.size(); ++i) {
+            uint32_t rows = 0, most = 0;
+            for (const uint32_t count : b.forward.chunk_rows[i]) {
+                rows += count;
+                most = std::max(most, count);
+            }
+            // Of 1 ms each: 16 × 1.7, or 30; both in halves of pages below one, else in pages.
+            CHECK(rows <= (free_ms == 8 ? 27 : 32));
+            beside += most > 1;
+        }
+        // It comes in all the same.
+        CHECK(beside >= 400 / 16);
+        CHECK(beside <= 400 / 8 + 1);
+    }
+}
+
 TEST_CASE("a prompt that is alone leaves room for a heartbeat, also when rows become slower",
           "[engine]") {
     Bench b;

@@ -29,6 +29,7 @@ class FakeForward final : public engine::Forward {
     float end_bias = -2.0f;  // of token 0: how soon answers end
     uint32_t rows_most = 0;
     uint32_t runs = 0;
+    uint32_t blocks_copied = 0;
     std::vector<std::vector<uint32_t>> chunk_rows;  // of each run
     base::ManualClock* clock = nullptr;
     int64_t run_ms = 0;
@@ -72,6 +73,12 @@ class FakeForward final : public engine::Forward {
         assert(row * vocab == logits.size());
         rows_most = std::max(rows_most, rows);
         if (clock != nullptr) clock->advance_ms(run_ms + rows * row_ms);
+    }
+    void copy_block(uint32_t from, uint32_t to) override {
+        ++blocks_copied;
+        kv_.resize(static_cast<size_t>(blocks) * engine::kBlockTokens, -1);
+        for (size_t i = 0; i < engine::kBlockTokens; ++i)
+            kv_.at(to * engine::kBlockTokens + i) = kv_.at(from * engine::kBlockTokens + i);
     }
     uint32_t vocab_size() const override { return vocab; }
     uint32_t context_tokens() const override { return context; }

@@ -139,6 +139,33 @@ TEST_CASE("the logits of several last rows are those of the rows one by one", "[
     CHECK(same_bits(last, Logits(expected.begin() + 5 * vocab, expected.begin() + 8 * vocab)));
 }
 
+TEST_CASE("a text that goes on in a copied block has the logits of one that was computed whole",
+          "[forward]") {
+    const std::string kv_type = GENERATE("f16", "int8");
+    const model::Gguf file = tiny(test::TinyModel{});
+    auto forward = make(file, paths().front(), 2, 700, kv_type);
+    auto text = tokens(1, 60, 83);
+    Sequence whole{text, 3, 5}, again{text, 100, 5};
+    auto fork_text = text;
+    fork_text.resize(27);  // one block and eleven tokens
+    for (const Token token : tokens(2, 30, 83)) fork_text.push_back(token);
+    Sequence fork{fork_text, 4, 5}, expected{fork_text, 101, 5};
+    const Logits once = feed(*forward, again, 60);
+    const Logits fork_once = feed(*forward, expected, 60);
+
+    const engine::Chunk start = whole.next(50, 0);
+    forward->run({&start, 1}, {});
+    fork.blocks[0] = whole.blocks[0];
+    forward->copy_block(whole.blocks[1], fork.blocks[1]);
+    fork.done = 27;
+    CHECK(same_bits(feed(*forward, fork, 7), fork_once));
+    CHECK(same_bits(feed(*forward, whole, 3), once));  // nor was the first one's block written
+    const uint32_t own = whole.blocks[1];
+    forward->copy_block(own, own);
+    whole.done = 59;
+    CHECK(same_bits(feed(*forward, whole, 1), once));
+}
+
 TEST_CASE("every path gives the reference's logits, bit for bit", "[forward]") {
     const std::string kv_type = GENERATE("f16", "int8");
     for (const bool own_output : {true, false}) {

@@ -40,6 +40,7 @@ struct Counted final : engine::Forward {
         ++runs;
         fake.run(chunks, logits);
     }
+    void copy_block(uint32_t from, uint32_t to) override { fake.copy_block(from, to); }
     uint32_t vocab_size() const override { return fake.vocab; }
     uint32_t context_tokens() const override { return fake.context; }
     uint32_t kv_blocks() const override { return fake.blocks; }

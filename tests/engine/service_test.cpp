@@ -439,7 +439,7 @@ TEST_CASE("reuse is in END always, and in the events only up to a mark", "[servi
     CHECK(usage.cache_creation_input_tokens == 0);
     const uint64_t shared = reused("req_2");
     CHECK(shared >= 80);
-    CHECK(shared % 16 == 0);
+    CHECK(shared < prompt);  // within a block too, up to where they differ
 
     usage = ask("req_3", marked(five, ""), "acme");
     CHECK(usage.cache_read_input_tokens >= 70);  // up to the mark, though more was reused

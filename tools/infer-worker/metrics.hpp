@@ -29,6 +29,7 @@ struct Metrics {
         raise(prefix_hits_, stats.prefix_hit_tokens);
         raise(prefix_sought_, stats.prefix_sought_tokens);
         raise(prefix_evicted_, stats.prefix_evicted);
+        raise(prefix_copied_, stats.prefix_copied);
         raise(decode_rows_, stats.decode_rows);
         raise(prefill_rows_, stats.prefill_rows);
         raise(draft_rows_, stats.drafted_tokens);
@@ -78,6 +79,8 @@ struct Metrics {
                                                  "tokens of all that were admitted, found or not");
     telemetry::Counter& prefix_evicted_ =
         counter("infer_worker_prefix_evicted_total", "kept KV blocks that gave way");
+    telemetry::Counter& prefix_copied_ = counter("infer_worker_prefix_copied_total",
+                                                 "KV blocks copied since a prompt began alike within them");
     telemetry::Counter& decode_rows_ =
         counter("infer_worker_rows_total", "rows computed", {{"phase", "decode"}});
     telemetry::Counter& prefill_rows_ =

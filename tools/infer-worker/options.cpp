@@ -73,6 +73,7 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     o.service.engine.slots_max = 16;
     o.service.engine.speculate_max = 8;
     o.service.engine.itl_target_ms = 200;
+    o.service.engine.prefill_slowdown = 1.7;
     o.service.engine.prefix_blocks = 1 << 22;  // as many as there are
     base::Cli cli("infer-worker", "run language models and answer generation requests");
 
@@ -101,6 +102,10 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
         .range(1, 4096);
     serve.duration("--prefill-target", o.service.engine.prefill_target_ms,
                    "how long a prompt's chunk may hold up those that decode");
+    serve
+        .option("--prefill-slowdown", o.service.engine.prefill_slowdown,
+                "nor longer than so many times those that decode alone; 0: as long as --prefill-target")
+        .range(0, 1000);
     serve.duration("--itl-target", o.service.engine.itl_target_ms,
                    "how long the rows of those that decode may take: beyond it some rest; 0: no target");
     serve.duration("--rest-max", o.service.engine.rest_max_ms,
