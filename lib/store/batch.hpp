@@ -139,6 +139,11 @@ Step do_key_revoke(Batch&, Fields&);
 Step do_user_create(Batch&, Fields&);
 Step do_model_put(Batch&, Fields&);
 Step do_alias_set(Batch&, Fields&);
+// writer_session.cpp
+Step do_session_create(Batch&, Fields&);
+Step do_session_renew(Batch&, Fields&);
+Step do_session_end(Batch&, Fields&);
+Step do_session_end_all(Batch&, Fields&);
 // writer_conv.cpp
 Step do_conversation_create(Batch&, Fields&);
 Step do_conversation_update(Batch&, Fields&);

@@ -98,6 +98,10 @@ class Scrub {
         scan<ApiKeyRow>(Table::apikey, [&](std::string_view key, const ApiKeyRow& row) {
             if (!has(Table::org, keys::of(row.org))) bad(Table::apikey, key, "org is missing");
         });
+        scan<SessionRow>(Table::session, [&](std::string_view key, const SessionRow& row) {
+            if (key.size() != 32 || !has(Table::user, keys::of(row.user)))
+                bad(Table::session, key, "user is missing");
+        });
         scan<ModelRow>(Table::model, [&](std::string_view key, const ModelRow& row) {
             if (key != row.hash) bad(Table::model, key, "row under another key");
         });
@@ -107,7 +111,7 @@ class Scrub {
                 bad(Table::read, key, "read mark without its conversation");
         });
         for (const Table table : {Table::feed, Table::reply, Table::trash, Table::meta,
-                                  Table::session, Table::batch, Table::batch_item})
+                                  Table::batch, Table::batch_item})
             scan_raw(table, [](std::string_view, std::string_view) {});
         if (failure_) return fail(*failure_);
         return std::move(report_);

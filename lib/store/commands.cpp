@@ -109,6 +109,22 @@ std::string UserCreate::json() const {
         .number("replace", replace)
         .done();
 }
+std::string SessionCreate::json() const {
+    Body body("session_create");
+    body.id("org", kOrg, org).id("user", kUser, user).need("user_name", user_name);
+    return body.need("hash", hash).number("ttl_ms", ttl_ms).done();
+}
+std::string SessionRenew::json() const {
+    Body body("session_renew");
+    return body.need("hash", hash)
+        .need("new_hash", new_hash)
+        .number("grace_ms", grace_ms)
+        .done();
+}
+std::string SessionEnd::json() const { return Body("session_end").need("hash", hash).done(); }
+std::string SessionEndAll::json() const {
+    return Body("session_end_all").id("org", kOrg, org).id("user", kUser, user).done();
+}
 std::string ConversationCreate::json() const {
     Body body("conversation_create");
     body.id("org", kOrg, org)

@@ -90,6 +90,33 @@ struct UserCreate {
     std::string json() const;
 };
 
+// → {"session","expires_ms"}. `hash` is hex of api_key_hash(token). Makes the user's row where there is
+// none. Each one removes what has expired among some rows beside it.
+struct SessionCreate {
+    Ulid org, user;
+    std::string user_name;  // must hash to `user`
+    std::string hash;
+    int64_t ttl_ms = 0;
+    std::string json() const;
+};
+// → {"session","expires_ms"}. A new token for the session; the old one is good for grace_ms more.
+// not_found when it is over; conflict/replaced when this token was replaced before.
+struct SessionRenew {
+    std::string hash, new_hash;
+    int64_t grace_ms = 60'000;
+    std::string json() const;
+};
+// → {}. Of this token, and those that it replaced. Twice is fine.
+struct SessionEnd {
+    std::string hash;
+    std::string json() const;
+};
+// → {}. All sessions of the user so far.
+struct SessionEndAll {
+    Ulid org, user;
+    std::string json() const;
+};
+
 // → {"conversation":{row}}. Makes the user's row where there is none.
 struct ConversationCreate {
     Ulid org;

@@ -1,6 +1,6 @@
 // Ids as the store shows them: a prefix and 26 characters of Crockford base 32.
 //
-// Form     org_ user_ conv_ msg_ key_ + 16 bytes in the text form of base::Ulid. Conversation,
+// Form     org_ user_ conv_ msg_ key_ sess_ + 16 bytes in the text form of base::Ulid. Conversation,
 // message,
 //          org and key ids are ULIDs drawn by the writer. A user id is a hash of (org, name), so
 //          that `x-user-id: alice` needs no lookup and no row before the first conversation.
@@ -23,6 +23,7 @@ inline constexpr std::string_view kUser = "user_";
 inline constexpr std::string_view kConv = "conv_";
 inline constexpr std::string_view kMsg = "msg_";
 inline constexpr std::string_view kKey = "key_";
+inline constexpr std::string_view kSession = "sess_";
 
 std::string show_id(std::string_view prefix, const Ulid& id);
 // nullopt unless the prefix is this one and 26 valid characters follow.

@@ -59,6 +59,26 @@ class LmdbReader final : public Reader {
         return one<UserRow>(Table::user, keys::of(id), "no such user");
     }
 
+    const std::string& pepper() const override { return env_->pepper(); }
+    Result<SessionRow> session(std::string_view token, int64_t now_ms) override {
+        const std::string key = api_key_hash(token, env_->pepper());
+        return with([&](MDB_txn* txn) -> Result<SessionRow> {
+            auto row = need_row<SessionRow>(*env_, txn, Table::session, key, "no such session");
+            if (!row) return row;
+            if (row->expires_ms <= now_ms) return fail(Errc::denied, "the session has expired");
+            auto user =
+                need_row<UserRow>(*env_, txn, Table::user, keys::of(row->user), "no such user");
+            if (!user) return fail(user.error());
+            if (user->session_floor && row->id < *user->session_floor)
+                return fail(Errc::denied, "the session was ended");
+            auto owner =
+                need_row<OrgRow>(*env_, txn, Table::org, keys::of(row->org), "no such org");
+            if (!owner) return fail(owner.error());
+            if (owner->disabled) return fail(Errc::denied, "the org is disabled");
+            return row;
+        });
+    }
+
     Result<ConvRow> conversation(const Ulid& org, const Ulid& user, const Ulid& conv,
                                  Consistency) override {
         auto row = one<ConvRow>(Table::conv, keys::of(conv), "no such conversation");

@@ -70,6 +70,11 @@ class Reader {
     virtual Result<OrgRow> org_by_name(std::string_view name) = 0;
     virtual Result<std::vector<OrgRow>> orgs() = 0;
     virtual Result<UserRow> user(const Ulid& id) = 0;
+    // What secrets are hashed with.
+    virtual const std::string& pepper() const = 0;
+    // The row of a session's token. Errc::not_found when unknown, Errc::denied when it is over: expired
+    // at now_ms, logged out everywhere, or its org is disabled.
+    virtual Result<SessionRow> session(std::string_view token, int64_t now_ms) = 0;
 
     // Only the owner's (org, user) own: anything else is not_found.
     virtual Result<ConvRow> conversation(const Ulid& org, const Ulid& user, const Ulid& conv,

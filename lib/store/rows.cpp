@@ -68,7 +68,9 @@ std::string to_json(const UserRow& row) {
     put_id(w, "id", kUser, row.id);
     put_id(w, "org", kOrg, row.org);
     w.field("name", row.name).field("password_hash", row.password_hash);
-    w.field("created_ms", row.created_ms).end();
+    w.field("created_ms", row.created_ms);
+    put_id(w, "session_floor", kSession, row.session_floor);
+    w.end();
     return out;
 }
 template <>
@@ -79,6 +81,32 @@ Result<UserRow> from_json(std::string_view json) {
     Fields f(*object);
     f.id("id", kUser, row.id).id("org", kOrg, row.org).text("name", row.name, true);
     f.text("password_hash", row.password_hash).number("created_ms", row.created_ms);
+    f.id("session_floor", kSession, row.session_floor);
+    return finish(f, std::move(row));
+}
+
+std::string to_json(const SessionRow& row) {
+    std::string out;
+    JsonWriter w(out);
+    w.object();
+    put_id(w, "id", kSession, row.id);
+    put_id(w, "org", kOrg, row.org);
+    put_id(w, "user", kUser, row.user);
+    w.field("user_name", row.user_name).field("created_ms", row.created_ms);
+    w.field("renewed_ms", row.renewed_ms).field("expires_ms", row.expires_ms);
+    w.field("replaced", row.replaced).field("other", row.other).end();
+    return out;
+}
+template <>
+Result<SessionRow> from_json(std::string_view json) {
+    auto object = parse(json);
+    if (!object) return fail(object.error());
+    SessionRow row;
+    Fields f(*object);
+    f.id("id", kSession, row.id).id("org", kOrg, row.org).id("user", kUser, row.user);
+    f.text("user_name", row.user_name).number("created_ms", row.created_ms);
+    f.number("renewed_ms", row.renewed_ms).number("expires_ms", row.expires_ms);
+    f.flag("replaced", row.replaced).text("other", row.other);
     return finish(f, std::move(row));
 }
 

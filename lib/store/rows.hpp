@@ -41,6 +41,20 @@ struct UserRow {
     std::string name;           // private to the org
     std::string password_hash;  // empty: cannot log in
     int64_t created_ms = 0;
+    std::optional<Ulid> session_floor;  // sessions with a lower id are over
+};
+
+// Under SHA-256 of the token and the pepper, as API keys are.
+struct SessionRow {
+    Ulid id;  // stays when the token is renewed
+    Ulid org;
+    Ulid user;
+    std::string user_name;
+    int64_t created_ms = 0;
+    int64_t renewed_ms = 0;  // when this token was made
+    int64_t expires_ms = 0;  // of the session; of a replaced token, its last moment
+    bool replaced = false;   // a newer token stands for the session
+    std::string other;       // key (hex) of the token before, or after a replaced one
 };
 
 struct ApiKeyRow {
@@ -197,6 +211,7 @@ struct Change {
 // The members that stand in the key (ids) are stored too: a row explains itself in an export.
 std::string to_json(const OrgRow&);
 std::string to_json(const UserRow&);
+std::string to_json(const SessionRow&);
 std::string to_json(const ApiKeyRow&);
 std::string to_json(const ConvRow&);
 std::string to_json(const MessageRow&);

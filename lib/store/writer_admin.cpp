@@ -177,7 +177,7 @@ Step do_key_create(Batch& batch, Fields& f) {
     auto user = batch.has(Table::user, keys::of(row.user));
     if (!user) return refuse(user.error());
     if (!*user) {
-        const UserRow made{row.user, row.org, row.user_name, {}, batch.now_ms()};
+        const UserRow made{row.user, row.org, row.user_name, {}, batch.now_ms(), {}};
         if (auto done = batch.put(Table::user, keys::of(row.user), to_json(made)); !done)
             return refuse(done.error());
     }
@@ -277,6 +277,8 @@ Step do_user_create(Batch& batch, Fields& f) {
             return refuse(Errc::conflict, fmt::format("user '{}' exists", row.name), "exists",
                           member("user", show_id(kUser, row.id)));
         row.created_ms = (*old)->created_ms;
+        // Another password: who came in with the old one is out.
+        row.session_floor = batch.new_id();
     }
     if (auto done = batch.put(Table::user, keys::of(row.id), to_json(row)); !done)
         return refuse(done.error());

@@ -98,7 +98,7 @@ Step do_conversation_create(Batch& batch, Fields& f) {
     row.created_ms = row.updated_ms = batch.now_ms();
     row.first_bucket = row.last_bucket = bucket_of(row.id);
     if (!*user) {
-        const UserRow made{row.user, row.org, user_name, {}, batch.now_ms()};
+        const UserRow made{row.user, row.org, user_name, {}, batch.now_ms(), {}};
         if (auto done = batch.put(Table::user, keys::of(row.user), to_json(made)); !done)
             return refuse(done.error());
     }

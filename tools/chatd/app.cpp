@@ -7,6 +7,7 @@
 #include "base/signals.hpp"
 #include "exchange.hpp"
 #include "idempotency.hpp"
+#include "login.hpp"
 #include "routes.hpp"
 #include "turns.hpp"
 
@@ -53,6 +54,7 @@ App::~App() {
     link_watches_.clear();
     server_.reset();
     turns.reset();
+    login.reset();
     calls_.clear();
     answers.clear();
     gate.reset();
@@ -72,6 +74,8 @@ Result<std::string> App::start() {
     counter = std::make_unique<CounterThread>(loop);
     turns = std::make_unique<Turns>(*this);
     idempotency = std::make_unique<Idempotency>(*this);
+    login = std::make_unique<Login>(*this);
+    auth->set_origins(options.origins);
 
     store::ClientOptions client;
     client.endpoint =
@@ -94,6 +98,8 @@ Result<std::string> App::start() {
 
     auto url = listen();
     if (!url) return url;
+    url_ = *url;
+    renew_login_link();
     each_second();
     tick_.every(chat::kAnswerTickMs, [this] { tick(); });
     second_.every(1000, [this] { each_second(); });
@@ -252,14 +258,22 @@ void App::take_settings(const Options& fresh) {
         base::log(base::Level::error, "chatd.reload_failed", {{"error", set.error().what}});
     options = std::move(next);
     catalog->set_wildcard(options.model_wildcard);
+    auth->set_origins(options.origins);
 }
 
 std::string App::metrics_address() const {
     return metrics_server_ ? metrics_server_->address() : std::string();
 }
 
+void App::renew_login_link() {
+    // Over the network it would be a door with a printed key.
+    if (options.no_auth || !is_loopback(options.bind) || options.bind.rfind("unix:", 0) == 0) return;
+    login->renew_link(url_);
+}
+
 void App::reload() {
     base::notify_reloading();
+    renew_login_link();
     if (tls_)
         if (auto loaded = tls_->reload(); !loaded)
             base::log(base::Level::error, "chatd.reload_failed", {{"error", loaded.error().what}});

@@ -27,6 +27,7 @@ namespace parley::chatd {
 
 class Turns;
 class Idempotency;
+class Login;
 
 // Something that lives until its exchange, its answer and its timers are done with.
 class Call {
@@ -48,6 +49,8 @@ class App {
     // What may change while it runs: times, bounds of new requests, the log level. Addresses may not.
     void take_settings(const Options& fresh);
     std::string metrics_address() const;
+    // A new one-time login link, for people on this machine; the one before is void.
+    void renew_login_link();
     // nullptr when ready; else what is missing.
     const char* not_ready() const;
 
@@ -75,6 +78,7 @@ class App {
     std::unique_ptr<Gate> gate;
     std::unique_ptr<Turns> turns;
     std::unique_ptr<Idempotency> idempotency;
+    std::unique_ptr<Login> login;
     std::optional<stamp::Key> stamp_key;
     bool draining = false;
 
@@ -92,6 +96,7 @@ class App {
     std::unique_ptr<http::Server> server_;
     std::unique_ptr<telemetry::MetricsServer> metrics_server_;
     std::optional<base::LockFile> alive_;
+    std::string url_;
     http::Timer tick_;
     http::Timer second_;
     http::Timer drain_timer_;

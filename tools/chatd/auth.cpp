@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "base/text.hpp"
+#include "session/token.hpp"
+#include "store/secret.hpp"
 
 namespace parley::chatd {
 
@@ -43,7 +45,43 @@ std::string secret_of(const http::Headers& headers) {
 
 }  // namespace
 
+bool Auth::ours(const http::Request& head) const {
+    return session::origin_is_ours(head.headers.get("origin"), head.headers.get("host"), head.tls,
+                                   origins_);
+}
+
+std::optional<ApiError> Auth::check_origin(const http::Request& head, bool by_cookie) const {
+    if (head.method == "GET" || head.method == "HEAD" || ours(head)) return std::nullopt;
+    // Programs say no origin; with a cookie there are none but browsers.
+    if (!by_cookie && !head.headers.has("origin")) return std::nullopt;
+    return ApiError::of(ErrorType::permission_error, "the request comes from another site");
+}
+
 tl::expected<Caller, ApiError> Auth::look_up(const std::string& secret, store::Reader& reader) {
+    if (session::is_token(secret)) {
+        auto row = reader.session(secret, clock_.wall_ms());
+        if (!row && row.error().code != base::Errc::not_found &&
+            row.error().code != base::Errc::denied)
+            return tl::make_unexpected(store_away());
+        if (!row)
+            return tl::make_unexpected(
+                ApiError::of(ErrorType::authentication_error, "this session is over: log in"));
+        Caller caller;
+        caller.org = row->org;
+        caller.user = row->user;
+        caller.user_name = row->user_name;
+        caller.session = base::hex(store::api_key_hash(secret, reader.pepper()));
+        caller.session_renewed_ms = row->renewed_ms;
+        caller.session_expires_ms = row->expires_ms;
+        if (auto org = reader.org(row->org)) {
+            caller.weight = org->weight;
+            auto limits = std::make_shared<CallerLimits>();
+            if (auto error = read_limits(org->limits, limits->org))
+                return tl::make_unexpected(*error);
+            caller.limits = std::move(limits);
+        }
+        return caller;
+    }
     auto row = reader.api_key(secret, clock_.wall_ms());
     if (!row) {
         if (row.error().code == base::Errc::not_found || row.error().code == base::Errc::denied)
@@ -71,7 +109,8 @@ tl::expected<Caller, ApiError> Auth::look_up(const std::string& secret, store::R
     return caller;
 }
 
-tl::expected<Caller, ApiError> Auth::check(const http::Headers& headers, store::Reader* reader) {
+tl::expected<Caller, ApiError> Auth::check(const http::Request& head, store::Reader* reader) {
+    const http::Headers& headers = head.headers;
     Caller caller;
     if (no_auth_) {
         caller.user_name = "default";
@@ -85,8 +124,14 @@ tl::expected<Caller, ApiError> Auth::check(const http::Headers& headers, store::
                 caller.limits = std::move(limits);
             }
         caller.user = store::user_id(caller.org, caller.user_name);
+        if (auto refused = check_origin(head, false)) return tl::make_unexpected(*refused);
     } else {
-        const std::string secret = secret_of(headers);
+        std::string secret = secret_of(headers);
+        const bool by_cookie = secret.empty();
+        if (by_cookie)
+            if (const auto cookie = session::cookie_of(headers.get("cookie"));
+                session::is_token(cookie))
+                secret = cookie;
         if (secret.empty())
             return tl::make_unexpected(
                 ApiError::of(ErrorType::authentication_error, "x-api-key header is required"));
@@ -106,6 +151,11 @@ tl::expected<Caller, ApiError> Auth::check(const http::Headers& headers, store::
             if (known_.size() >= kCacheMax) known_.clear();
             known_[hash] = {caller, now + kCacheMs};
         }
+        caller.by_cookie = by_cookie;
+        if (by_cookie)
+            if (auto refused = check_origin(head, true)) return tl::make_unexpected(*refused);
+        // A session is one user's.
+        if (!caller.session.empty()) return caller;
     }
     if (const std::string* name = headers.find("x-user-id"); name && !name->empty()) {
         if (name->size() > kUserNameMax || !base::utf8_valid(*name))

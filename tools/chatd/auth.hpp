@@ -1,12 +1,16 @@
-// Auth: who is calling: the key's org, the end user that it speaks for, and what it may do.
+// Auth: who is calling: the key's org, the end user that it speaks for, and what it may do; or the user
+// of a session.
 //
-// A key that was good is believed for kCacheMs, so that a revoked one stops within that time.
+// A key or session that was good is believed for kCacheMs, so that a revoked one stops within that time.
+// Other sites  a request that changes something, known by its cookie (or by nothing, without auth), must
+//          come from a page of ours: its Origin says so, or 403.
 // Threads  the loop's.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
@@ -27,6 +31,10 @@ struct Caller {
     std::string service_class;
     double weight = 1.0;
     std::shared_ptr<const CallerLimits> limits = std::make_shared<const CallerLimits>();
+    std::string session;  // hash (hex) of the session's token; "" for keys
+    int64_t session_renewed_ms = 0;
+    int64_t session_expires_ms = 0;
+    bool by_cookie = false;
 
     bool may_use(std::string_view scope) const;
     bool may_ask(std::string_view model) const;
@@ -41,8 +49,12 @@ class Auth {
     static constexpr size_t kUserNameMax = 128;
 
     Auth(bool no_auth, const base::Clock& clock) : no_auth_(no_auth), clock_(clock) {}
+    // Origins besides our own that pages of ours have: behind a proxy.
+    void set_origins(std::vector<std::string> origins) { origins_ = std::move(origins); }
+    bool ours(const http::Request& head) const;
+    void forget() { known_.clear(); }
     // `reader` may be null: the store is not there.
-    tl::expected<Caller, messages::ApiError> check(const http::Headers& headers,
+    tl::expected<Caller, messages::ApiError> check(const http::Request& head,
                                                    store::Reader* reader);
 
   private:
@@ -53,7 +65,11 @@ class Auth {
     tl::expected<Caller, messages::ApiError> look_up(const std::string& secret,
                                                      store::Reader& reader);
 
+    std::optional<messages::ApiError> check_origin(const http::Request& head,
+                                                   bool by_cookie) const;
+
     bool no_auth_;
+    std::vector<std::string> origins_;
     const base::Clock& clock_;
     std::unordered_map<std::string, Known> known_;  // by SHA-256 of the secret
 };

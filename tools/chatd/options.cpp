@@ -21,6 +21,8 @@ void declare(base::Cli& cli, Options& o) {
         .flag_only()
         .option("--filter", o.filters, "endpoint of a safety-filter; may be repeated")
         .option("--store-endpoint", o.store_endpoint, "endpoint of convstore's commands")
+        .option("--origin", o.origins,
+                "origin of the page behind a proxy, such as https://chat.example; may be repeated")
         .option("--metrics", o.metrics, "loopback address:port of /metrics; empty is none")
         .option("--model-wildcard", o.model_wildcard, "model that unknown names mean; empty: 404")
         .flag("--no-request-id-idempotency", o.no_request_id_idempotency,
@@ -64,6 +66,10 @@ void declare(base::Cli& cli, Options& o) {
         .option("--expect-decode", o.decode_tokens_per_s,
                 "answer tokens a second that deadlines count with")
         .range(0.1, 1e6);
+    serve.duration("--session-ttl", o.session_ms, "how long a login lasts")
+        .duration("--session-renew", o.session_renew_ms, "age of a session's token to replace it")
+        .duration("--login-link-ttl", o.login_link_ms,
+                  "how long the one-time login link of a start is good; 0 makes none");
     serve.size("--body-max", o.body_bytes_max, "largest request body; over it 413")
         .size("--stream-buffer", o.stream_bytes_max, "events of one answer kept for its readers")
         .size("--client-buffer", o.client_bytes_max, "bytes that wait for a client's socket")
@@ -92,6 +98,12 @@ base::Result<void> check(const Options& o) {
                           fmt::format("--no-auth is for loopback only, not for '{}'", o.bind));
     if (o.tls_cert.empty() != o.tls_key.empty())
         return base::fail(base::Errc::config, "--tls-cert and --tls-key belong together");
+    if (o.session_ms < 60'000)
+        return base::fail(base::Errc::config, "--session-ttl is one minute at least");
+    for (const std::string& origin : o.origins)
+        if (origin.find("://") == std::string::npos || origin.back() == '/')
+            return base::fail(base::Errc::config,
+                              fmt::format("--origin is SCHEME://HOST[:PORT], not '{}'", origin));
     if (auto level = base::parse_level(o.log_level); !level) return base::fail(level.error());
     return {};
 }

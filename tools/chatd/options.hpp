@@ -31,6 +31,11 @@ struct Options {
     uint32_t limits_subjects = 65'536;
     uint32_t limits_reservations = 16'384;
 
+    std::vector<std::string> origins;  // of pages besides our own address
+
+    int64_t session_ms = 14ll * 24 * 3600'000;
+    int64_t session_renew_ms = 3600'000;
+    int64_t login_link_ms = 900'000;  // 0: none
     int64_t resume_grace_ms = 5'000;
     int64_t drain_ms = 15'000;
     int64_t ttft_ms = 30'000;

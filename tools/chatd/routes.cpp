@@ -11,6 +11,8 @@ using messages::ErrorType;
 
 namespace {
 
+constexpr uint64_t kOpenBodyMax = 8192;  // of a caller who is not known yet
+
 const std::vector<Route>& table() {
     static const std::vector<Route> routes = {
         {"index", {}, {"GET"}, true, "", get_index},
@@ -18,6 +20,10 @@ const std::vector<Route>& table() {
         {"health", {"health"}, {"GET"}, true, "", get_health},
         {"health", {"healthz"}, {"GET"}, true, "", get_health},
         {"ready", {"readyz"}, {"GET"}, true, "", get_ready},
+        {"sessions", {"v1", "sessions"}, {"POST"}, true, "", create_session},
+        {"sessions_all", {"v1", "sessions", "all"}, {"DELETE"}, false, "", end_all_sessions},
+        {"session", {"v1", "sessions", "current"}, {"DELETE"}, false, "", end_session},
+        {"me", {"v1", "me"}, {"GET"}, false, "", get_me},
         {"models", {"v1", "models"}, {"GET"}, false, "", list_models},
         {"model", {"v1", "models", "*"}, {"GET"}, false, "", get_model},
         {"messages", {"v1", "messages"}, {"POST"}, false, "messages", post_messages},
@@ -136,8 +142,11 @@ http::HeadDecision decide(App& app, const http::Request& head) {
         decision.response = refuse_method(*route, new_request_id());
         return decision;
     }
-    if (route->open) return decision;
-    auto caller = app.auth->check(head.headers, app.store->reader());
+    if (route->open) {
+        decision.body_bytes_max = kOpenBodyMax;
+        return decision;
+    }
+    auto caller = app.auth->check(head, app.store->reader());
     if (!caller) return refuse(app, head, route->name, caller.error());
     if (!route->scope.empty() && !caller->may_use(route->scope))
         return refuse(app, head, route->name,
@@ -157,7 +166,7 @@ void dispatch(App& app, http::Request request, http::Writer writer) {
         return exchange->error(
             ApiError::of(ErrorType::not_found_error, "this path does not exist"));
     if (!route->open) {
-        auto caller = app.auth->check(exchange->request.headers, app.store->reader());
+        auto caller = app.auth->check(exchange->request, app.store->reader());
         if (!caller) return exchange->error(caller.error());
         exchange->caller = std::move(*caller);
         if (app.draining)

@@ -44,5 +44,9 @@ void conversation_message(const ExchangePtr&);
 void cancel_message(const ExchangePtr&);
 void regenerate_message_route(const ExchangePtr&);
 void conversation_stream(const ExchangePtr&);
+void create_session(const ExchangePtr&);    // log in
+void end_session(const ExchangePtr&);       // log out
+void end_all_sessions(const ExchangePtr&);  // of the user, everywhere
+void get_me(const ExchangePtr&);
 
 }  // namespace parley::chatd
