@@ -55,5 +55,6 @@ if [ -n "$once" ]; then
     exit 0
 fi
 say "API key: $key"
+say "log in once, within 15 minutes, at: $(cat "$(jq -r .state <<<"$line")/run/login.link" 2>/dev/null)"
 say "the pipeline runs until Ctrl-C"
 wait "$pipeline"

@@ -19,7 +19,7 @@ while [ $# -gt 0 ]; do
 done
 [ "$preset" = release ] || export PARLEY_BUILD=build-$preset
 
-need_packages "${parley_packages[@]}" shellcheck strace systemd clang libclang-rt-14-dev
+need_packages "${parley_packages[@]}" shellcheck strace systemd clang libclang-rt-14-dev chromium chromium-driver python3-selenium
 dir=$(build_dir)
 mkdir -p "$dir"
 if [ "$preset" != release ] && [ ! -f "$dir/build.ninja" ]; then

@@ -68,6 +68,7 @@ Handler find_handler(std::string_view command) {
         {"conversation_update", do_conversation_update},
         {"conversation_delete", do_conversation_delete},
         {"read_mark", do_read_mark},
+        {"cancel_ask", do_cancel_ask},
         {"idem_take", do_idem_take},
         {"idem_done", do_idem_done},
         {"idem_free", do_idem_free},

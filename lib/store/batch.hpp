@@ -150,6 +150,7 @@ Step do_conversation_update(Batch&, Fields&);
 Step do_conversation_delete(Batch&, Fields&);
 Step do_send(Batch&, Fields&);
 Step do_read_mark(Batch&, Fields&);
+Step do_cancel_ask(Batch&, Fields&);
 // writer_stream.cpp
 Step do_append(Batch&, Fields&);
 Step do_finish(Batch&, Fields&);

@@ -159,6 +159,11 @@ std::string Send::json() const {
         .text("fingerprint", fingerprint)
         .done();
 }
+std::string CancelAsk::json() const {
+    Body body("cancel_ask");
+    body.id("org", kOrg, org).id("user", kUser, user).id("conversation", kConv, conv);
+    return body.id("message", kMsg, message).done();
+}
 std::string Append::json() const {
     Body body("append");
     body.id("message", kMsg, message).need("owner", owner).number("epoch", delta.epoch);

@@ -212,6 +212,13 @@ struct TakeOver {
     std::string json() const;
 };
 
+// → {"status"}. Whoever makes this answer is asked to stop, by a change message.cancel_asked, if it still
+// runs. The end comes by that one's finish. not_found.
+struct CancelAsk {
+    Ulid org, user, conv, message;
+    std::string json() const;
+};
+
 // Usage of a request without a conversation, once per request id (within 25 h).
 // → {"replayed":bool}
 struct Charge {

@@ -313,6 +313,25 @@ class LmdbReader final : public Reader {
         });
     }
 
+    Result<std::vector<Change>> feed(const Ulid& user, uint64_t after, size_t limit) override {
+        limit = std::min(limit, kRowsMax);
+        return with([&](MDB_txn* txn) -> Result<std::vector<Change>> {
+            std::vector<Change> out;
+            auto walk = Cursor::open(*env_, txn, Table::feed);
+            if (!walk) return fail(walk.error());
+            if (after == UINT64_MAX) return out;
+            for (bool on = walk->seek(keys::feed(user, after + 1));
+                 on && out.size() < limit && walk->key().starts_with(user.view());
+                 on = walk->next()) {
+                auto json = decode_record(Table::feed, walk->key(), walk->value());
+                if (!json) return fail(json.error());
+                out.push_back({get_u64(walk->key().substr(16)), std::move(*json)});
+            }
+            if (walk->failure()) return fail(*walk->failure());
+            return out;
+        });
+    }
+
     Result<uint64_t> last_change() override {
         return with([&](MDB_txn* txn) -> Result<uint64_t> {
             auto walk = Cursor::open(*env_, txn, Table::changes);

@@ -117,6 +117,8 @@ class Reader {
     // Rows of the change log with seq > after, in order.
     virtual Result<std::vector<Change>> changes(uint64_t after, size_t limit) = 0;
     virtual Result<uint64_t> last_change() = 0;
+    // A user's part of the log with seq > after, in order; what is older than the feed's ttl is gone.
+    virtual Result<std::vector<Change>> feed(const Ulid& user, uint64_t after, size_t limit) = 0;
 
     // `scope` separates the uses of one header: "send", "messages". Expired rows are not_found.
     virtual Result<IdemRow> idempotency(const Ulid& user, std::string_view scope,

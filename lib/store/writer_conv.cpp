@@ -341,4 +341,25 @@ Step do_read_mark(Batch& batch, Fields& f) {
     return unread(row.count_read);
 }
 
+Step do_cancel_ask(Batch& batch, Fields& f) {
+    Ulid org, user, conv_id, message;
+    f.id("org", kOrg, org)
+        .id("user", kUser, user)
+        .id("conversation", kConv, conv_id)
+        .id("message", kMsg, message);
+    if (!f.ok()) return refuse(Errc::invalid, f.error());
+    auto conv = need_conv(batch, org, user, conv_id);
+    if (!conv) return tl::unexpected(conv.error());
+    auto row =
+        batch.need<MessageRow>(Table::msg, keys::msg(conv_id, message), "no such message");
+    if (!row) return refuse(row.error());
+    if (row->status == "streaming")
+        if (auto done = batch.change("message.cancel_asked", org, {},
+                                     member("conversation", show_id(kConv, conv_id)) +
+                                         member("message", show_id(kMsg, message)));
+            !done)
+            return refuse(done.error());
+    return Said{member("status", row->status), {}};
+}
+
 }  // namespace parley::store

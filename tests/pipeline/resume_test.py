@@ -1,13 +1,10 @@
 """An answer of a conversation is followed by its id: from where a socket was cut, from another device, from another chatd, after a crash, for ever."""
 
-import json
-import os
-import re
 import socket
-import subprocess
 import time
 
-from harness import ROOT, Pipeline, Stream, check_grammar, run_tests
+from harness import Pipeline, Stream, check_grammar, run_tests
+from second_chatd import SecondChatd
 
 pipeline = Pipeline()
 STORY = "Tell me a story about a fox."
@@ -71,37 +68,6 @@ def numbers(stream):
 
 def text_of(found):
     return "".join(block["text"] for block in found["content"])
-
-
-class SecondChatd:
-    """Another chatd on the same state."""
-
-    def __init__(self):
-        build = os.environ.get("PARLEY_BUILD", "build")
-        binary = os.path.join(build if os.path.isabs(build) else os.path.join(ROOT, build), "bin", "chatd")
-        self.log = os.path.join(pipeline.state, "log", "second-chatd.log")
-        self.process = subprocess.Popen([binary, "serve", "--bind", "127.0.0.1:0"], env=dict(os.environ, PARLEY_STATE=pipeline.state),
-                                        stdout=subprocess.DEVNULL, stderr=open(self.log, "w"))
-        self.host, self.port = "127.0.0.1", None
-        self.headers = pipeline.headers
-        for _ in range(200):
-            found = re.search(r"http://127\.0\.0\.1:(\d+)", open(self.log).read())
-            if found:
-                self.port = int(found[1])
-                try:
-                    if Pipeline.request(self, "GET", "/readyz")[0] == 200:
-                        return
-                except OSError:
-                    pass
-            time.sleep(0.05)
-        raise AssertionError("no second chatd: " + open(self.log).read())
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.kill()
-        self.process.wait()
 
 
 def test_a_cut_socket_gets_exactly_what_followed():
@@ -222,7 +188,7 @@ def test_an_interrupted_answer_that_is_stopped_is_never_continued():
 
 def test_another_chatd_answers_for_a_stream_that_it_does_not_make():
     path = conversation()
-    with SecondChatd() as second:
+    with SecondChatd(pipeline) as second:
         stream, mid = begin(path, max_tokens=120)
         place = stream.events[-1][0]
         exact = follow(path, mid, headers={"last-event-id": place}, to=second)

@@ -7,6 +7,7 @@
 #include "base/signals.hpp"
 #include "exchange.hpp"
 #include "idempotency.hpp"
+#include "live.hpp"
 #include "login.hpp"
 #include "routes.hpp"
 #include "turns.hpp"
@@ -59,6 +60,7 @@ App::~App() {
     answers.clear();
     gate.reset();
     hop.reset();
+    live.reset();  // it follows by the store's reader
     store.reset();
     if (alive_) ::unlink((places.run() + "/chatd-" + owner + ".lock").c_str());
 }
@@ -75,6 +77,7 @@ Result<std::string> App::start() {
     turns = std::make_unique<Turns>(*this);
     idempotency = std::make_unique<Idempotency>(*this);
     login = std::make_unique<Login>(*this);
+    live = std::make_unique<Live>(*this);
     auth->set_origins(options.origins);
 
     store::ClientOptions client;
@@ -191,6 +194,7 @@ void App::each_second() {
     if (!stamp_key && !options.allow_unfiltered)
         if (auto key = stamp::Key::open(places.stamp_key())) stamp_key = *key;
     turns->take_over_dead();
+    live->retry();
     gate->each_second();
     metrics.gauge("chatd_answers_live", "answers being produced")
         .set(static_cast<double>(answers.live()));
@@ -200,6 +204,8 @@ void App::each_second() {
         .set(static_cast<double>(store->pending()));
     metrics.gauge("chatd_connections", "client connections")
         .set(static_cast<double>(server_->stats().connections));
+    metrics.gauge("chatd_devices", "listeners of live feeds")
+        .set(static_cast<double>(live->hub().listeners()));
     metrics.gauge("chatd_ready", "1 when models can be asked").set(not_ready() ? 0 : 1);
 }
 

@@ -28,6 +28,7 @@ namespace parley::chatd {
 class Turns;
 class Idempotency;
 class Login;
+class Live;
 
 // Something that lives until its exchange, its answer and its timers are done with.
 class Call {
@@ -79,6 +80,7 @@ class App {
     std::unique_ptr<Turns> turns;
     std::unique_ptr<Idempotency> idempotency;
     std::unique_ptr<Login> login;
+    std::unique_ptr<Live> live;
     std::optional<stamp::Key> stamp_key;
     bool draining = false;
 

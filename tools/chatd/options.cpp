@@ -69,7 +69,9 @@ void declare(base::Cli& cli, Options& o) {
     serve.duration("--session-ttl", o.session_ms, "how long a login lasts")
         .duration("--session-renew", o.session_renew_ms, "age of a session's token to replace it")
         .duration("--login-link-ttl", o.login_link_ms,
-                  "how long the one-time login link of a start is good; 0 makes none");
+                  "how long the one-time login link of a start is good; 0 makes none")
+        .duration("--events-window", o.events_window_ms,
+                  "how far back a device's feed is followed; below convstore's --feed-ttl");
     serve.size("--body-max", o.body_bytes_max, "largest request body; over it 413")
         .size("--stream-buffer", o.stream_bytes_max, "events of one answer kept for its readers")
         .size("--client-buffer", o.client_bytes_max, "bytes that wait for a client's socket")

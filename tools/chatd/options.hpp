@@ -35,6 +35,7 @@ struct Options {
 
     int64_t session_ms = 14ll * 24 * 3600'000;
     int64_t session_renew_ms = 3600'000;
+    int64_t events_window_ms = 6ll * 24 * 3600'000;
     int64_t login_link_ms = 900'000;  // 0: none
     int64_t resume_grace_ms = 5'000;
     int64_t drain_ms = 15'000;

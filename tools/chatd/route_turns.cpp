@@ -120,6 +120,38 @@ void end_interrupted(const ExchangePtr& exchange, const store::MessageRow& messa
         });
 }
 
+// Waits for the end that another chatd was asked for.
+class CancelCall final : public Call, public std::enable_shared_from_this<CancelCall> {
+  public:
+    CancelCall(ExchangePtr exchange, const store::MessageRow& message)
+        : exchange_(std::move(exchange)), conv_(message.conv), message_(message.id) {}
+    void start() {
+        until_ms_ = exchange_->app.clock.mono_ms() + kCommandWaitMs;
+        exchange_->app.keep(shared_from_this());
+    }
+    void tick(int64_t now_ms) override {
+        store::Reader* reader = exchange_->app.store->reader();
+        if (!reader) return;
+        const auto row = reader->message(conv_, message_);
+        if (row && row->status == "streaming" && now_ms < until_ms_) return;
+        if (!row)
+            exchange_->error(api_error_of(row.error(), ""));
+        else if (row->status == "streaming")
+            exchange_->error(
+                ApiError::unavailable("the server that makes this answer does not stop it", 1));
+        else if (row->status == "interrupted")
+            end_interrupted(exchange_, *row, *reader);  // it died over it
+        else
+            exchange_->reply(200, message_json(*row));
+        exchange_->app.let_go(shared_from_this());
+    }
+
+  private:
+    ExchangePtr exchange_;
+    store::Ulid conv_, message_;
+    int64_t until_ms_ = 0;
+};
+
 }  // namespace
 
 void conversation_messages(const ExchangePtr& exchange) {
@@ -162,10 +194,14 @@ void cancel_message(const ExchangePtr& exchange) {
     if (const auto turn = exchange->app.turns->find(exchange->request.segments[4]))
         return turn->cancel(exchange);
     if (row->status == "interrupted") return end_interrupted(exchange, *row, *reader);
-    // Over already: the same answer each time. Running, and not here: its owner is another chatd, or was
-    // and is being taken over.
-    if (row->status == "streaming")
-        return exchange->error(ApiError::unavailable("another server is producing this answer", 1));
+    // Running, and not here: its owner is another chatd, and hears of it by the change log.
+    if (row->status == "streaming") {
+        const store::CancelAsk command{exchange->caller.org, exchange->caller.user, conv->id, row->id};
+        return submit_for(exchange, command.json(), [exchange, row](const store::CommandReply&) {
+            std::make_shared<CancelCall>(exchange, *row)->start();
+        });
+    }
+    // Over already: the same answer each time.
     exchange->reply(200, message_json(*row));
 }
 

@@ -16,6 +16,9 @@ constexpr uint64_t kOpenBodyMax = 8192;  // of a caller who is not known yet
 const std::vector<Route>& table() {
     static const std::vector<Route> routes = {
         {"index", {}, {"GET"}, true, "", get_index},
+        {"page_file", {"web", "*"}, {"GET"}, true, "", get_page_file},
+        {"events", {"v1", "events"}, {"GET"}, false, "conversations", get_events},
+        {"read", {"v1", "conversations", "*", "read"}, {"POST"}, false, "conversations", mark_read},
         {"hello", {"api", "hello"}, {"GET"}, true, "", get_hello},
         {"health", {"health"}, {"GET"}, true, "", get_health},
         {"health", {"healthz"}, {"GET"}, true, "", get_health},
