@@ -84,8 +84,7 @@ store::Result<Place> place_of(store::Reader& reader, const store::Ulid& user,
     if (!next) return store::fail(next.error());
     simdjson::dom::parser parser;
     int64_t ms = 0;
-    if (next->empty() || parser.parse(next->front().json)["ms"].get(ms) ||
-        ms <= now_ms - window_ms)
+    if (next->empty() || parser.parse(next->front().json)["ms"].get(ms) || ms <= now_ms - window_ms)
         return anew;
     const auto waiting = reader.feed(user, *since, events_max + 1);
     if (!waiting) return store::fail(waiting.error());
@@ -98,16 +97,16 @@ std::shared_ptr<void> Hub::listen(const store::Ulid& user, std::function<void()>
     if (wakes.size() >= per_user_max_) return nullptr;
     const uint64_t id = next_++;
     wakes[id] = std::make_shared<std::function<void()>>(std::move(wake));
-    return std::shared_ptr<uint64_t>(
-        new uint64_t(id), [users = std::weak_ptr(users_), user](uint64_t* mine) {
-            const std::unique_ptr<uint64_t> owned(mine);
-            const auto all = users.lock();
-            if (!all) return;
-            const auto found = all->find(user);
-            if (found == all->end()) return;
-            found->second.erase(*mine);
-            if (found->second.empty()) all->erase(found);
-        });
+    return std::shared_ptr<uint64_t>(new uint64_t(id),
+                                     [users = std::weak_ptr(users_), user](uint64_t* mine) {
+                                         const std::unique_ptr<uint64_t> owned(mine);
+                                         const auto all = users.lock();
+                                         if (!all) return;
+                                         const auto found = all->find(user);
+                                         if (found == all->end()) return;
+                                         found->second.erase(*mine);
+                                         if (found->second.empty()) all->erase(found);
+                                     });
 }
 
 void Hub::wake(const store::Ulid& user) {

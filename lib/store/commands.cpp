@@ -116,10 +116,7 @@ std::string SessionCreate::json() const {
 }
 std::string SessionRenew::json() const {
     Body body("session_renew");
-    return body.need("hash", hash)
-        .need("new_hash", new_hash)
-        .number("grace_ms", grace_ms)
-        .done();
+    return body.need("hash", hash).need("new_hash", new_hash).number("grace_ms", grace_ms).done();
 }
 std::string SessionEnd::json() const { return Body("session_end").need("hash", hash).done(); }
 std::string SessionEndAll::json() const {

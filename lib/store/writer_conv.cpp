@@ -350,8 +350,7 @@ Step do_cancel_ask(Batch& batch, Fields& f) {
     if (!f.ok()) return refuse(Errc::invalid, f.error());
     auto conv = need_conv(batch, org, user, conv_id);
     if (!conv) return tl::unexpected(conv.error());
-    auto row =
-        batch.need<MessageRow>(Table::msg, keys::msg(conv_id, message), "no such message");
+    auto row = batch.need<MessageRow>(Table::msg, keys::msg(conv_id, message), "no such message");
     if (!row) return refuse(row.error());
     if (row->status == "streaming")
         if (auto done = batch.change("message.cancel_asked", org, {},

@@ -94,8 +94,7 @@ Step do_session_renew(Batch& batch, Fields& f) {
         return refuse(Errc::invalid, "grace_ms should be from 0 to one hour");
     auto old = batch.need<SessionRow>(Table::session, *key, "no such session");
     if (!old) return refuse(old.error());
-    if (old->replaced)
-        return refuse(Errc::conflict, "this token was replaced already", "replaced");
+    if (old->replaced) return refuse(Errc::conflict, "this token was replaced already", "replaced");
     if (old->expires_ms <= batch.now_ms()) return refuse(Errc::not_found, "no such session");
     auto known = batch.has(Table::session, *new_key);
     if (!known) return refuse(known.error());
@@ -150,7 +149,8 @@ Step do_session_end_all(Batch& batch, Fields& f) {
     row->session_floor = batch.new_id();
     if (auto done = batch.put(Table::user, keys::of(user), to_json(*row)); !done)
         return refuse(done.error());
-    if (auto done = batch.change("session.ended_all", org, {}, member("user", show_id(kUser, user)));
+    if (auto done =
+            batch.change("session.ended_all", org, {}, member("user", show_id(kUser, user)));
         !done)
         return refuse(done.error());
     return Said{};

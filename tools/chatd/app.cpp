@@ -273,7 +273,8 @@ std::string App::metrics_address() const {
 
 void App::renew_login_link() {
     // Over the network it would be a door with a printed key.
-    if (options.no_auth || !is_loopback(options.bind) || options.bind.rfind("unix:", 0) == 0) return;
+    if (options.no_auth || !is_loopback(options.bind) || options.bind.rfind("unix:", 0) == 0)
+        return;
     login->renew_link(url_);
 }
 

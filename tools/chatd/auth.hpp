@@ -9,8 +9,8 @@
 
 #include <cstdint>
 #include <memory>
-#include <string>
 #include <optional>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -65,8 +65,7 @@ class Auth {
     tl::expected<Caller, messages::ApiError> look_up(const std::string& secret,
                                                      store::Reader& reader);
 
-    std::optional<messages::ApiError> check_origin(const http::Request& head,
-                                                   bool by_cookie) const;
+    std::optional<messages::ApiError> check_origin(const http::Request& head, bool by_cookie) const;
 
     bool no_auth_;
     std::vector<std::string> origins_;

@@ -196,10 +196,10 @@ void say_me(const ExchangePtr& exchange, const std::string& fresh) {
     std::string out;
     base::JsonWriter w(out);
     w.object().field("type", "me").field("user", caller.user_name);
-    w.field("user_id", caller.user_text()).field("org", org_name).field("org_id", caller.org_text());
-    w.field("auth", !caller.session.empty()  ? "session"
-                    : caller.key_id.empty() ? "none"
-                                            : "key");
+    w.field("user_id", caller.user_text())
+        .field("org", org_name)
+        .field("org_id", caller.org_text());
+    w.field("auth", !caller.session.empty() ? "session" : caller.key_id.empty() ? "none" : "key");
     w.key("expires_at");
     if (caller.session_expires_ms > 0)
         w.string(base::rfc3339_ms(caller.session_expires_ms));
@@ -209,8 +209,7 @@ void say_me(const ExchangePtr& exchange, const std::string& fresh) {
     http::Response response = json_response(200, std::move(out), exchange->request_id);
     response.header("cache-control", "no-store");
     if (!fresh.empty()) {
-        const int64_t left_s =
-            (caller.session_expires_ms - exchange->app.clock.wall_ms()) / 1000;
+        const int64_t left_s = (caller.session_expires_ms - exchange->app.clock.wall_ms()) / 1000;
         response.header("set-cookie", session::set_cookie(fresh, std::max<int64_t>(left_s, 0),
                                                           exchange->request.tls));
     }
@@ -236,9 +235,9 @@ void get_me(const ExchangePtr& exchange) {
     App& app = exchange->app;
     const Caller& caller = exchange->caller;
     store::Reader* reader = app.store->reader();
-    const bool old = caller.by_cookie && !caller.session.empty() && reader &&
-                     app.store->connected() &&
-                     app.clock.wall_ms() - caller.session_renewed_ms >= app.options.session_renew_ms;
+    const bool old =
+        caller.by_cookie && !caller.session.empty() && reader && app.store->connected() &&
+        app.clock.wall_ms() - caller.session_renewed_ms >= app.options.session_renew_ms;
     if (!old) return say_me(exchange, "");
     const std::string token = session::new_token();
     const store::SessionRenew command{caller.session, hash_of(token, *reader), kRenewGraceMs};

@@ -6,12 +6,14 @@
 #include "routes.hpp"
 
 // The assembler reads the files: no array of numbers for the compiler, no script for the build.
-#define PARLEY_EMBED(symbol, file)                                                      \
-    asm(".section .rodata\n"                                                            \
-        ".global parley_web_" #symbol "\n.global parley_web_" #symbol "_end\n"          \
-        "parley_web_" #symbol ":\n.incbin \"" PARLEY_WEB_DIR "/" file "\"\n"            \
-        "parley_web_" #symbol "_end:\n.byte 0\n.previous\n");                           \
-    extern "C" const char parley_web_##symbol[];                                        \
+#define PARLEY_EMBED(symbol, file)                                    \
+    asm(".section .rodata\n"                                          \
+        ".global parley_web_" #symbol "\n.global parley_web_" #symbol \
+        "_end\n"                                                      \
+        "parley_web_" #symbol ":\n.incbin \"" PARLEY_WEB_DIR "/" file \
+        "\"\n"                                                        \
+        "parley_web_" #symbol "_end:\n.byte 0\n.previous\n");         \
+    extern "C" const char parley_web_##symbol[];                      \
     extern "C" const char parley_web_##symbol##_end[];
 
 PARLEY_EMBED(index, "index.html")

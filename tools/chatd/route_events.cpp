@@ -165,7 +165,9 @@ void mark_read(const ExchangePtr& exchange) {
     submit_for(exchange, command.json(), [exchange, conv](const store::CommandReply& reply) {
         std::string out;
         base::JsonWriter w(out);
-        w.object().field("type", "read").field("conversation_id", store::show_id(store::kConv, *conv));
+        w.object()
+            .field("type", "read")
+            .field("conversation_id", store::show_id(store::kConv, *conv));
         w.key("unread_count").raw(member_json(reply.json, "unread")).end();
         exchange->reply(200, std::move(out));
     });

@@ -196,7 +196,8 @@ void cancel_message(const ExchangePtr& exchange) {
     if (row->status == "interrupted") return end_interrupted(exchange, *row, *reader);
     // Running, and not here: its owner is another chatd, and hears of it by the change log.
     if (row->status == "streaming") {
-        const store::CancelAsk command{exchange->caller.org, exchange->caller.user, conv->id, row->id};
+        const store::CancelAsk command{exchange->caller.org, exchange->caller.user, conv->id,
+                                       row->id};
         return submit_for(exchange, command.json(), [exchange, row](const store::CommandReply&) {
             std::make_shared<CancelCall>(exchange, *row)->start();
         });
