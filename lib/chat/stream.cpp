@@ -29,7 +29,7 @@ const std::optional<ApiError>& StreamReader::failure() const { return stream_->f
 
 void Stream::frame(std::string& out, EventType type, std::string_view json) const {
     char id[48];
-    char* end = std::to_chars(id, id + sizeof id, options_.epoch).ptr;
+    char* end = std::to_chars(id, id + 12, options_.epoch).ptr;
     *end++ = '-';
     end = std::to_chars(end, id + sizeof id, next_).ptr;
     messages::sse_frame(out, {id, static_cast<size_t>(end - id)}, messages::name(type), json);

@@ -113,6 +113,9 @@ void Answerer::on_message(Peer peer, Message message) {
     switch (message.verb) {
         case Verb::ask:
             return on_ask(peer, message);
+        case Verb::follow:
+            if (options_.follows) on_ask(peer, message);
+            return;
         case Verb::cancel: {
             const auto meta = parse_cancel_meta(message.meta);
             const auto at = live_.find(message.id);
@@ -190,8 +193,8 @@ void Answerer::on_ask(Peer peer, Message& message) {
         return refuse(peer, message.id, refusal);
     }
     live_[message.id] = Live{peer, envelope->attempt, 0, envelope->credit, false};
-    handler_.on_ask(
-        Ask{peer, std::move(message.id), std::move(*envelope), std::move(message.body)});
+    handler_.on_ask(Ask{message.verb, peer, std::move(message.id), std::move(*envelope),
+                        std::move(message.body)});
 }
 
 }  // namespace parley::pipe

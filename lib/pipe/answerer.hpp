@@ -26,6 +26,7 @@
 namespace parley::pipe {
 
 struct Ask {
+    Verb verb = Verb::ask;  // or follow
     Peer peer = 0;
     std::string id;
     Envelope envelope;
@@ -48,6 +49,7 @@ class AnswererHandler {
 
 struct AnswererOptions {
     LinkOptions link;                // hello.role is set to answerer
+    bool follows = false;            // FOLLOW comes to on_ask() like an ASK; else it is passed over
     uint32_t requests_max = 4096;    // live at once, over all askers
     uint32_t remembered_max = 8192;  // ended pairs that are remembered, to know a pair asked twice
 };

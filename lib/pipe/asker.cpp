@@ -32,6 +32,18 @@ Result<void> Asker::ask(const std::string& id, const Envelope& envelope, std::st
 
 Result<void> Asker::ask(Peer peer, const std::string& id, const Envelope& envelope,
                         std::string body) {
+    return request(Verb::ask, peer, id, envelope, std::move(body));
+}
+
+Result<void> Asker::follow(const std::string& id, const Envelope& envelope, std::string body) {
+    const auto peers = link_->peers();
+    if (peers.empty())
+        return fail(Errc::unavailable, fmt::format("nobody answers at '{}'", link_->endpoint()));
+    return request(Verb::follow, peers.front(), id, envelope, std::move(body));
+}
+
+Result<void> Asker::request(Verb verb, Peer peer, const std::string& id, const Envelope& envelope,
+                            std::string body) {
     if (const auto at = live_.find(id); at != live_.end()) {
         if (envelope.attempt <= at->second.attempt)
             return fail(Errc::conflict,
@@ -45,8 +57,7 @@ Result<void> Asker::ask(Peer peer, const std::string& id, const Envelope& envelo
     if (live_.size() >= options_.requests_max)
         return fail(Errc::again,
                     fmt::format("{} requests are in flight, no more are sent", live_.size()));
-    if (auto sent = link_->send(peer, Message{Verb::ask, id, to_meta(envelope), std::move(body)});
-        !sent)
+    if (auto sent = link_->send(peer, Message{verb, id, to_meta(envelope), std::move(body)}); !sent)
         return sent;
     live_[id] = Live{peer, envelope.attempt, 0, 0};
     return {};

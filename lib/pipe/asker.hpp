@@ -53,6 +53,8 @@ class Asker final : private LinkHandler {
     base::Result<void> ask(const std::string& id, const Envelope& envelope, std::string body);
     base::Result<void> ask(Peer peer, const std::string& id, const Envelope& envelope,
                            std::string body);
+    // A FOLLOW, with an envelope like an ASK's: its events and its END are those of an ask().
+    base::Result<void> follow(const std::string& id, const Envelope& envelope, std::string body);
     void cancel(const std::string& id,
                 const std::string& reason);  // of the live attempt; else nothing
     void grant(const std::string& id, uint32_t credit);
@@ -63,6 +65,8 @@ class Asker final : private LinkHandler {
     void tick();
 
   private:
+    base::Result<void> request(Verb verb, Peer peer, const std::string& id,
+                               const Envelope& envelope, std::string body);
     struct Live {
         Peer peer = 0;
         uint32_t attempt = 1;

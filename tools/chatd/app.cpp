@@ -9,6 +9,7 @@
 #include "idempotency.hpp"
 #include "live.hpp"
 #include "login.hpp"
+#include "peers.hpp"
 #include "routes.hpp"
 #include "turns.hpp"
 
@@ -57,6 +58,7 @@ App::~App() {
     turns.reset();
     login.reset();
     calls_.clear();
+    peers.reset();
     answers.clear();
     gate.reset();
     hop.reset();
@@ -92,6 +94,9 @@ Result<std::string> App::start() {
     if (!gate_opened) return fail(gate_opened.error());
     gate = std::move(*gate_opened);
     if (auto opened = open_hop(); !opened) return fail(opened.error());
+    auto peers_opened = Peers::open(*this, context_);
+    if (!peers_opened) return fail(peers_opened.error());
+    peers = std::move(*peers_opened);
 
     telemetry::MetricsServerOptions metrics_options;
     metrics_options.address = options.metrics;
@@ -124,33 +129,34 @@ Result<void> App::open_hop() {
                   up ? "chatd.filter_up" : "chatd.filter_down",
                   {{"endpoint", endpoint}, {"why", why}});
     });
-    for (size_t i = 0; i < hop->count(); ++i) {
-        pipe::Link& link = hop->link(i);
-        // A bounded turn; what is left comes after whatever else waits on the loop.
-        const auto step = std::make_shared<std::function<void()>>();
-        const auto posted = std::make_shared<bool>(false);
-        *step = [this, &link, posted, weak = std::weak_ptr(step)] {
-            if (!link.step()) return;
-            if (*posted) return;
-            *posted = true;
-            loop.post([posted, weak] {
-                *posted = false;
-                if (const auto again = weak.lock()) (*again)();
-            });
-        };
-        link.set_wake([this, posted, weak = std::weak_ptr(step)] {
-            if (*posted) return;
-            *posted = true;
-            loop.post([posted, weak] {
-                *posted = false;
-                if (const auto again = weak.lock()) (*again)();
-            });
-        });
-        link_watches_.push_back(
-            std::make_unique<http::FdWatch>(loop, link.fd(), [step] { (*step)(); }));
-        (*step)();
-    }
+    for (size_t i = 0; i < hop->count(); ++i) link_watches_.push_back(watch(hop->link(i)));
     return {};
+}
+
+std::shared_ptr<void> App::watch(pipe::Link& link) {
+    // A bounded turn; what is left comes after whatever else waits on the loop.
+    const auto step = std::make_shared<std::function<void()>>();
+    const auto posted = std::make_shared<bool>(false);
+    *step = [this, &link, posted, weak = std::weak_ptr(step)] {
+        if (!link.step()) return;
+        if (*posted) return;
+        *posted = true;
+        loop.post([posted, weak] {
+            *posted = false;
+            if (const auto again = weak.lock()) (*again)();
+        });
+    };
+    link.set_wake([this, posted, weak = std::weak_ptr(step)] {
+        if (*posted) return;
+        *posted = true;
+        loop.post([posted, weak] {
+            *posted = false;
+            if (const auto again = weak.lock()) (*again)();
+        });
+    });
+    auto watch = std::make_shared<http::FdWatch>(loop, link.fd(), [step] { (*step)(); });
+    (*step)();
+    return watch;
 }
 
 Result<std::string> App::listen() {
@@ -181,6 +187,7 @@ Result<std::string> App::listen() {
 void App::tick() {
     for (size_t i = 0; i < hop->count(); ++i) hop->link(i).step();
     hop->tick();
+    peers->tick();
     answers.tick();
     const int64_t now = clock.mono_ms();
     const auto calls = calls_;
@@ -196,6 +203,7 @@ void App::each_second() {
     turns->take_over_dead();
     live->retry();
     gate->each_second();
+    peers->each_second();
     metrics.gauge("chatd_answers_live", "answers being produced")
         .set(static_cast<double>(answers.live()));
     metrics.gauge("chatd_filters_up", "filters connected")

@@ -29,6 +29,7 @@ class Turns;
 class Idempotency;
 class Login;
 class Live;
+class Peers;
 
 // Something that lives until its exchange, its answer and its timers are done with.
 class Call {
@@ -61,6 +62,8 @@ class App {
         calls_.insert(call);
         return call;
     }
+    // Steps the link whenever it has something to do, until the result is dropped; before the link is.
+    std::shared_ptr<void> watch(pipe::Link& link);
     void let_go(const std::shared_ptr<Call>& call) { calls_.erase(call); }
 
     http::Loop& loop;
@@ -81,6 +84,7 @@ class App {
     std::unique_ptr<Idempotency> idempotency;
     std::unique_ptr<Login> login;
     std::unique_ptr<Live> live;
+    std::unique_ptr<Peers> peers;
     std::optional<stamp::Key> stamp_key;
     bool draining = false;
 
@@ -93,7 +97,7 @@ class App {
 
     std::unordered_set<std::shared_ptr<Call>> calls_;
     pipe::Context context_;
-    std::vector<std::unique_ptr<http::FdWatch>> link_watches_;
+    std::vector<std::shared_ptr<void>> link_watches_;
     std::shared_ptr<http::TlsContext> tls_;
     std::unique_ptr<http::Server> server_;
     std::unique_ptr<telemetry::MetricsServer> metrics_server_;

@@ -6,6 +6,7 @@
 #include "base/log.hpp"
 #include "base/text.hpp"
 #include "json_in.hpp"
+#include "peers.hpp"
 #include "store/commands.hpp"
 #include "store_errors.hpp"
 #include "turns.hpp"
@@ -38,9 +39,10 @@ std::string idempotency_key(const Exchange& exchange, const std::string& fingerp
     return id && !id->empty() ? fmt::format("x:{}:{}", *id, fingerprint) : std::string();
 }
 
-tl::expected<std::optional<IdemKey>, ApiError> idem_key_of(const Exchange& exchange) {
+tl::expected<std::optional<IdemKey>, ApiError> idem_key_of(const Exchange& exchange, bool stream) {
     IdemKey key;
     key.user = exchange.caller.user;
+    key.stream = stream;
     key.fingerprint = base::hex(base::sha256(exchange.request.body));
     key.key = idempotency_key(exchange, key.fingerprint);
     if (key.key.empty()) return std::optional<IdemKey>();
@@ -49,6 +51,54 @@ tl::expected<std::optional<IdemKey>, ApiError> idem_key_of(const Exchange& excha
             ApiError::invalid("idempotency-key", "at most 500 bytes are possible"));
     return std::optional<IdemKey>(std::move(key));
 }
+
+// For an answer in another chatd: until it stands in the store, its key is free, or its chatd is dead.
+class Idempotency::Wait final : public Call, public std::enable_shared_from_this<Wait> {
+  public:
+    Wait(Idempotency& idempotency, ExchangePtr exchange, IdemKey key, std::function<void()> fresh,
+         std::string owner)
+        : idempotency_(idempotency),
+          exchange_(std::move(exchange)),
+          key_(std::move(key)),
+          fresh_(std::move(fresh)),
+          owner_(std::move(owner)) {}
+
+    void tick(int64_t now_ms) override {
+        App& app = idempotency_.app_;
+        if (exchange_->writer->closed()) {
+            exchange_->gone();
+            return app.let_go(shared_from_this());
+        }
+        if (now_ms < next_ms_) return;
+        next_ms_ = now_ms + kWaitStepMs;
+        if (until_ms_ == 0) until_ms_ = now_ms + kWaitMs;
+        store::Reader* reader = app.store->reader();
+        if (!reader) return;
+        const auto row =
+            reader->idempotency(key_.user, IdemKey::kScope, key_.key, app.clock.wall_ms());
+        const bool same = row && !row->done && row->owner == owner_;
+        if (same && now_ms < until_ms_ && (++steps_ % 10 != 0 || app.turns->owner_lives(owner_)))
+            return;
+        const auto self = shared_from_this();
+        app.let_go(self);
+        if (now_ms >= until_ms_)
+            return exchange_->error(
+                ApiError::unavailable("another server is producing this answer", 1));
+        idempotency_.look(exchange_, key_, fresh_);
+    }
+
+  private:
+    static constexpr int64_t kWaitStepMs = 100;
+    static constexpr int64_t kWaitMs = 600'000;  // a client's own patience is no longer
+
+    Idempotency& idempotency_;
+    ExchangePtr exchange_;
+    IdemKey key_;
+    std::function<void()> fresh_;
+    std::string owner_;
+    int64_t next_ms_ = 0, until_ms_ = 0;
+    uint64_t steps_ = 0;
+};
 
 void Idempotency::look(const ExchangePtr& exchange, const IdemKey& key,
                        std::function<void()> fresh) {
@@ -67,8 +117,17 @@ void Idempotency::look(const ExchangePtr& exchange, const IdemKey& key,
     if (row->done) return replay(exchange, row->result);
     if (const auto known = running_.find(key.place()); known != running_.end())
         if (const auto answer = known->second.lock()) return answer->join(exchange);
-    if (row->owner != app_.owner && app_.turns->owner_lives(row->owner))
-        return exchange->error(ApiError::unavailable("another server is producing this answer", 1));
+    if (row->owner != app_.owner && app_.turns->owner_lives(row->owner)) {
+        // What a stream has said so far is told by who makes it; what is not there any more is looked
+        // for in the store, like the end of one object.
+        const auto wait = [this, exchange, key, fresh, owner = row->owner] {
+            app_.keep(std::make_shared<Wait>(*this, exchange, key, fresh, owner));
+        };
+        std::string id = row->result;
+        if (!key.stream || id.size() < 2 || id.front() != '"') return wait();
+        id = id.substr(1, id.size() - 2);
+        return app_.peers->follow(exchange, id, row->owner, std::nullopt, wait);
+    }
     // Of a dead one; or ours, whose freeing is under way: commands keep their order.
     store::IdemFree command{key.user, IdemKey::kScope, key.key, row->owner};
     auto sent = app_.store->submit(

@@ -4,8 +4,9 @@
 // Key      `idempotency-key`, else (an option) `x-request-id`, of one user of one org. Only an admitted
 //          request takes it, durably, before its first byte; its owner is this chatd's boot id. A request
 //          that fails, or that ends because nobody listens, frees it.
-// Repeat   running here: attached to it. Finished: the stored bytes again. Running in another chatd: 503,
-//          come again. Running in one that is dead: taken over and asked anew.
+// Repeat   running here or in another chatd: attached to it (an answer that is one object in another chatd
+//          is waited for in the store). Finished: the stored bytes again. Running in a chatd that is dead:
+//          taken over and asked anew.
 // Bound    an answer of more than kKeptMax is not kept: its key is freed at its end.
 // Threads  the loop's.
 #pragma once
@@ -29,12 +30,14 @@ std::string idempotency_key(const Exchange& exchange, const std::string& fingerp
 struct IdemKey {
     store::Ulid user;
     std::string key, fingerprint;
+    bool stream = false;
     static constexpr const char* kScope = "messages";
     std::string place() const { return std::string(user.view()) + key; }
 };
 
 // nullopt: none was given. An error for one that is too long.
-tl::expected<std::optional<IdemKey>, messages::ApiError> idem_key_of(const Exchange& exchange);
+tl::expected<std::optional<IdemKey>, messages::ApiError> idem_key_of(const Exchange& exchange,
+                                                                     bool stream);
 
 // A running answer that others may listen to.
 class Joinable {
@@ -63,6 +66,7 @@ class Idempotency {
     void free(const IdemKey& key);
 
   private:
+    class Wait;
     void replay(const ExchangePtr& exchange, const std::string& result);
     App& app_;
     std::map<std::string, std::weak_ptr<Joinable>> running_;  // by place()

@@ -4,7 +4,9 @@
 #include "base/log.hpp"
 #include "chat/body.hpp"
 #include "chat/context.hpp"
+#include "chat/followers.hpp"
 #include "idempotency.hpp"
+#include "peers.hpp"
 #include "routes.hpp"
 #include "sse_pump.hpp"
 #include "store/commands.hpp"
@@ -21,13 +23,13 @@ class FollowCall final : public Call, public std::enable_shared_from_this<Follow
   public:
     explicit FollowCall(ExchangePtr exchange)
         : exchange_(std::move(exchange)), app_(exchange_->app) {}
-    bool start(const std::shared_ptr<chat::Answer>& answer, std::optional<uint64_t> after) {
+    bool start(const std::shared_ptr<chat::Stream>& stream, std::optional<uint64_t> after) {
         const auto weak = weak_from_this();
         const auto leave = [weak] {
             if (const auto self = weak.lock()) self->app_.let_go(self);
         };
         pump_ = std::make_shared<SsePump>(exchange_, leave, leave);
-        return pump_->attach(answer->stream(), after);
+        return pump_->attach(stream, after);
     }
     void tick(int64_t now_ms) override { pump_->tick(now_ms); }
 
@@ -84,7 +86,7 @@ class MessagesCall final : public Call,
         if (!stream_) return wait(other);
         const auto call = std::make_shared<FollowCall>(other);
         app_.keep(call);
-        if (call->start(answer_, std::nullopt)) return;
+        if (call->start(answer_->stream(), std::nullopt)) return;
         app_.let_go(call);
         other->error(ApiError::unavailable("this answer's start is no longer kept", 1));
     }
@@ -336,7 +338,7 @@ void ask(const ExchangePtr& exchange, const std::shared_ptr<const messages::Requ
     const uint64_t window = pending->model->context_tokens();
     if (counted > 0 && window > 0 && counted >= window)
         return exchange->error(ApiError::prompt_too_long(counted, window - 1));
-    auto key = idem_key_of(*exchange);
+    auto key = idem_key_of(*exchange, request->stream);
     if (!key) return exchange->error(key.error());
     pending->key = std::move(*key);
     // A repeat is no new request: limits do not stand before it.
@@ -392,28 +394,25 @@ void post_count_tokens(const ExchangePtr& exchange) {
 
 void get_message_stream(const ExchangePtr& exchange) {
     App& app = exchange->app;
-    const auto answer = app.answers.find(exchange->request.segments[2]);
-    const auto gone = [&] {
+    const std::string id = exchange->request.segments[2];
+    const auto gone = [exchange] {
         exchange->error(ApiError::of(ErrorType::not_found_error, "no such stream, or it is gone"));
     };
-    if (!answer) return gone();
-    const pipe::Envelope& envelope = answer->options().envelope;
-    if (envelope.org != exchange->caller.org_text() ||
-        envelope.user != exchange->caller.user_text() || !envelope.conversation.empty() ||
-        !answer->options().stream.keep_frames)
-        return gone();
-    std::optional<uint64_t> after;
+    std::optional<std::pair<uint32_t, uint64_t>> place;
     std::string_view position = exchange->request.headers.get("last-event-id");
     for (const std::string_view name : {"starting_after", "last_event_id"})
         if (position.empty()) position = exchange->request.query_value(name).value_or("");
     if (!position.empty()) {
-        const auto place = chat::parse_position(position);
-        if (!place || place->first != answer->stream()->epoch()) return gone();
-        after = place->second;
+        place = chat::parse_position(position);
+        if (!place) return gone();
     }
+    const auto stream =
+        chat::readable(app.answers, id, exchange->caller.org_text(), exchange->caller.user_text());
+    if (!stream) return app.peers->follow(exchange, id, "", place, gone);
+    if (place && place->first != stream->epoch()) return gone();
     const auto call = std::make_shared<FollowCall>(exchange);
     app.keep(call);
-    if (!call->start(answer, after)) {
+    if (!call->start(stream, place ? std::optional(place->second) : std::nullopt)) {
         app.let_go(call);
         gone();
     }

@@ -88,7 +88,10 @@ void SsePump::pump() {
         return ended();
     }
     if (!reader_->at_end()) return;
-    if (const auto& failure = reader_->failure()) say_error(*failure);
+    if (const auto& failure = reader_->failure())
+        say_error(*failure);
+    else
+        begin();  // one who has it all already is told so: an empty stream
     ended();
 }
 
