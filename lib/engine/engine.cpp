@@ -81,7 +81,7 @@ base::Result<Handle> Engine::submit(Job job) {
 
 base::Result<void> Engine::replay_grammar(Sequence& s) const {
     if (!s.matcher) return {};
-    if (!s.job.stops.empty())
+    if (!s.job.stops.empty() && !s.job.may_cut)
         return base::fail(base::Errc::invalid, "stop_sequences: not beside a grammar, which they cut");
     for (const Token token : s.job.produced)
         if (!s.matcher->accept(token, vocabulary_.bytes(token)))

@@ -55,6 +55,7 @@ struct Job {
     // What the text must be; null: anything. Not beside `stops`, which would cut it. It is complete
     // unless a deadline, a cancel or an error cuts it.
     std::shared_ptr<const grammar::TokenGrammar> grammar;
+    bool may_cut = false;  // stop sequences may: a part of such a text is an answer too
 };
 
 struct Sequence {

@@ -7,7 +7,7 @@
 #include <map>
 #include <random>
 
-#include "grammar/schema.hpp"
+#include "grammar/answer.hpp"
 #include "messages/request.hpp"
 
 namespace parley::engine {
@@ -86,29 +86,6 @@ messages::CallReader::Mode calls_of(const messages::Request& request) {
     return Mode::free;
 }
 
-// What the cache keeps the answer's grammar by; "" where there is none. A schema's text begins with '{'.
-std::string grammar_key(const messages::Request& request) {
-    if (request.tool_choice != messages::ToolChoice::forced)
-        return request.schema_json.value_or("");
-    std::string key = "calls";
-    for (const messages::Tool& tool : request.tools)
-        key.append("\n").append(tool.name).append(" ").append(tool.schema_json);
-    return key;
-}
-
-base::Result<grammar::Automaton> compile(const messages::Request& request) {
-    if (request.tool_choice != messages::ToolChoice::forced) {
-        auto made = grammar::compile_schema(*request.schema_json);
-        if (!made) return base::fail(request.schema_path, made.error());
-        return made;
-    }
-    std::vector<grammar::Framed> calls;
-    for (const messages::Tool& tool : request.tools)
-        calls.push_back({messages::forced_call_open(tool.name), tool.schema_json,
-                         std::string(messages::kForcedCallClose), tool.path});
-    return grammar::compile_framed(calls, {.limits = {}, .spaces = true});
-}
-
 // Tokens of `prompt` up to a mark, as many as are the same whatever follows the mark. The template's
 // tokens that close a turn belong to a mark at its end.
 uint32_t tokens_before(const messages::CacheMark& mark, const std::vector<model::Turn>& turns,
@@ -166,20 +143,21 @@ base::Result<Job> Service::job_of(const Arrival& arrival, bool may_compile, Read
     if (!request) return base::fail(base::Errc::invalid, request.error().message);
 
     Job job;
-    if (const std::string key = grammar_key(*request); !key.empty()) {
+    if (const std::string key = grammar::answer_key(*request); !key.empty()) {
         job.grammar = grammars_.find(key);
         if (!job.grammar && !may_compile) {
             reading.compile = true;
             return job;
         }
         if (!job.grammar) {
-            auto made = grammars_.get(key, [&] { return compile(*request); });
+            auto made = grammars_.get(key, [&] { return grammar::compile_answer(*request); });
             if (!made)
                 return base::fail(made.error().code == base::Errc::internal ? base::Errc::internal
                                                                             : base::Errc::invalid,
                                   made.error().what);
             job.grammar = std::move(*made);
         }
+        job.may_cut = request->tool_choice == messages::ToolChoice::free && !request->schema_json;
     }
     const auto turns = messages::turns_as<model::Turn>(*request);
     job.prompt = artifact_.chat_template().render(artifact_.tokenizer(), turns);

@@ -541,8 +541,10 @@ Result<Automaton> compile_schema(std::string_view schema, const SchemaOptions& o
     return builder.build(*root);
 }
 
-Result<Automaton> compile_framed(std::span<const Framed> texts, const SchemaOptions& options) {
-    Builder builder(options.limits);
+namespace {
+
+Result<Builder::Rule> one_of(Builder& builder, std::span<const Framed> texts,
+                             const SchemaOptions& options) {
     JsonParts parts(builder, options.spaces);
     const Builder::Rule whole = builder.rule("one of the texts");
     const State start = builder.state(), end = builder.state();
@@ -560,6 +562,40 @@ Result<Automaton> compile_framed(std::span<const Framed> texts, const SchemaOpti
         builder.skip(builder.text(inside, text.after), end);
     }
     builder.define(whole, start, end);
+    return whole;
+}
+
+}  // namespace
+
+Result<Automaton> compile_framed(std::span<const Framed> texts, const SchemaOptions& options) {
+    Builder builder(options.limits);
+    const auto rule = one_of(builder, texts, options);
+    if (!rule) return base::fail(rule.error());
+    return builder.build(*rule);
+}
+
+// The automaton of Knuth, Morris and Pratt for the marker: a state for each part of it that was just read.
+Result<Automaton> compile_marked(std::string_view marker, std::span<const Framed> texts,
+                                 const SchemaOptions& options) {
+    Builder builder(options.limits);
+    const auto rule = one_of(builder, texts, options);
+    if (!rule) return base::fail(rule.error());
+    const Builder::Rule whole = builder.rule("text with marked texts");
+    std::vector<State> read;
+    for (size_t k = 0; k <= marker.size(); ++k) read.push_back(builder.state());
+    const State end = builder.state();
+    for (size_t k = 0; k < marker.size(); ++k) {
+        builder.skip(read[k], end);
+        for (int byte = 0; byte < 256; ++byte) {
+            const std::string now = std::string(marker.substr(0, k)) + static_cast<char>(byte);
+            size_t next = now.size();
+            while (now.substr(now.size() - next) != marker.substr(0, next)) --next;
+            const auto b = static_cast<uint8_t>(byte);
+            builder.bytes(read[k], b, b, read[next]);
+        }
+    }
+    builder.call(read.back(), *rule, read.front());
+    builder.define(whole, read.front(), end);
     return builder.build(whole);
 }
 

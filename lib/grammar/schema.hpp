@@ -39,6 +39,10 @@ struct Framed {
 // One of several framed texts, at least one; the limits are for all together.
 base::Result<Automaton> compile_framed(std::span<const Framed> texts,
                                        const SchemaOptions& options = {});
+// Any bytes, and wherever `marker` stands among them one of the texts follows it. marker: not empty, and no
+// text ends with what it begins with.
+base::Result<Automaton> compile_marked(std::string_view marker, std::span<const Framed> texts,
+                                       const SchemaOptions& options = {});
 
 base::Result<Automaton> compile_schema(std::string_view schema, const SchemaOptions& options = {});
 

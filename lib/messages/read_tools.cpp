@@ -62,7 +62,11 @@ bool RequestReader::read_tool(Object tool, const Where& where,
     if (!tool_name(name))
         later(where.str("name"), "String should match pattern '^[a-zA-Z0-9_-]{1,128}$'");
     if (!names.insert(name).second) later("tools", "Tool names must be unique.");
-    out_.tools.push_back({std::string(name), simdjson::minify(schema), where.str("input_schema")});
+    bool strict = false;
+    if (const auto value = json::member(tool, "strict"))
+        if (value->get(strict)) return fail(where.str("strict"), kBoolean);
+    out_.tools.push_back(
+        {std::string(name), simdjson::minify(schema), where.str("input_schema"), strict});
     if (deferred) return true;
     if (out_.turns.empty()) turns_.add(Origin::system, kToolsBefore);
     turns_.add(Origin::system, tool_line(name, description, schema));
@@ -99,8 +103,10 @@ bool RequestReader::read_tool_choice(Object body, bool given) {
         if (forced) out_.tool_choice = ToolChoice::forced;
         if (type == "none") out_.tool_choice = ToolChoice::none;
     }
-    if (out_.tool_choice != ToolChoice::forced)
-        for (Tool& tool : tools) tool.schema_json.clear();
+    for (Tool& tool : tools)
+        if (out_.tool_choice == ToolChoice::none ||
+            (out_.tool_choice == ToolChoice::free && !tool.strict))
+            tool.schema_json.clear();
     return true;
 }
 

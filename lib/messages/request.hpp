@@ -70,8 +70,9 @@ enum class ToolChoice : uint8_t { none, free, forced };
 
 struct Tool {
     std::string name;
-    std::string schema_json;  // its input_schema, minified; "" unless the choice is forced
+    std::string schema_json;  // its input_schema, minified; "" unless the choice is forced or it is strict
     std::string path;         // where that stood: "tools.0.input_schema"
+    bool strict = false;
 };
 
 struct Request {

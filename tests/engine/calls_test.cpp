@@ -49,6 +49,8 @@ struct Scene {
     std::unique_ptr<model::Artifact> artifact;
     std::unique_ptr<engine::Service> service;
 
+    std::string tools = kTools + ",";
+
     void run(const std::string& says, const std::string& members, pipe::Envelope envelope = {}) {
         auto file = model::Gguf::parse(test::small_vocabulary().build());
         REQUIRE(file);
@@ -60,8 +62,8 @@ struct Scene {
         forward.blocks = 512;
         forward.clock = &clock;
         const std::string body =
-            R"({"model":"m","temperature":0,"messages":[{"role":"user","content":"q"}],)" + kTools +
-            "," + members + "}";
+            R"({"model":"m","temperature":0,"messages":[{"role":"user","content":"q"}],)" + tools +
+            members + "}";
         if (const auto request = messages::parse_request(body))
             forward.script_from =
                 artifact->chat_template()
@@ -167,6 +169,46 @@ TEST_CASE("forced: what cannot be kept is refused before a token, by path", "[ca
     Scene odd;
     odd.run("", R"("max_tokens":200,"tool_choice":{"type":"any"},"tools":null)");  // twice a key: not JSON for us
     CHECK(odd.heard.ended->status == "invalid_request_error");
+}
+
+TEST_CASE("strict: what the model begins as a call becomes one that fits, and fits in the room", "[calls]") {
+    const std::string strict =
+        R"("tools":[{"name":"f","strict":true,"input_schema":{"type":"object","properties":{"x":{"type":"integer","maximum":99,"minimum":0}},"required":["x"],"additionalProperties":false}},{"name":"g","input_schema":{"type":"object"}}],)";
+    const std::string begun = "Well. <tool_call>not a call at all, and on it goes";
+    for (const uint32_t most : {40u, 75u, 76u, 90u, 400u}) {
+        Scene s;
+        s.tools = strict;
+        s.run(begun, "\"max_tokens\":" + std::to_string(most));
+        INFO(most);
+        REQUIRE(s.heard.ended->ok());
+        if (most != 40) CHECK(s.heard.what().find("not a call") == std::string::npos);
+        bool called = false;
+        for (const auto& block : s.heard.folder.blocks()) called = called || !block.name.empty();
+        if (most >= 90) CHECK(called);
+        // Too little room: the marker itself could not be written.
+        if (most == 40) CHECK_FALSE(called);
+        CHECK(s.heard.folder.text().find("<tool_call>") == std::string::npos);
+    }
+    // Text is the model's own.
+    Scene text;
+    text.tools = strict;
+    text.run("Just <tool_words> \xC3\xA9.", R"("max_tokens":400,"stop_sequences":["zz"])");
+    CHECK(text.heard.folder.text() == "Just <tool_words> \xC3\xA9.");
+    CHECK(text.heard.reason() == StopReason::end_turn);
+    Scene both;
+    both.tools = strict;
+    both.run("One. " + kF + "\nTwo.", R"("max_tokens":400)");
+    CHECK(both.heard.what() == "[" + ::text("One.") + "," + call(1, "f", R"({"x":1})") + "," + ::text("Two.") + "]");
+    Scene stopped;
+    stopped.tools = strict;
+    stopped.run("One. " + kF, R"("max_tokens":400,"stop_sequences":["\"x\""])");
+    CHECK(stopped.heard.what() == "[" + ::text("One.") + "]");
+    CHECK(stopped.heard.reason() == StopReason::stop_sequence);
+    Scene odd;
+    odd.tools = R"("tools":[{"name":"g","input_schema":{"type":"object"}},{"name":"f","strict":true,"input_schema":{"type":"object","minProperties":1}}],)";
+    odd.run("x", R"("max_tokens":400)");
+    CHECK(odd.heard.ended->status == "invalid_request_error");
+    CHECK(odd.heard.ended->message.starts_with("tools.1.input_schema: #: 'minProperties'"));
 }
 
 TEST_CASE("an answer with calls goes on behind any event as if nothing had happened", "[calls]") {

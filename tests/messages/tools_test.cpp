@@ -122,6 +122,11 @@ TEST_CASE("the choice says which tools may be called, and keeps their schemas wh
     CHECK(read("").tools[0].schema_json.empty());
     CHECK(read("").parallel_calls);
     CHECK(read(R"({"type":"none"})").tool_choice == ToolChoice::none);
+    const auto strict = parse_request(tools(R"([{"name":"f","strict":true,"input_schema":{ "type":"object"}}])"));
+    REQUIRE(strict);
+    CHECK(strict->tools[0].schema_json == R"({"type":"object"})");
+    CHECK(answer(tools(R"([{"name":"f","strict":"yes","input_schema":{"type":"object"}}])")) ==
+          "tools.0.strict: Input should be a valid boolean");
     const Request any = read(R"({"type":"any","disable_parallel_tool_use":true})");
     CHECK(any.tool_choice == ToolChoice::forced);
     CHECK_FALSE(any.parallel_calls);

@@ -132,6 +132,13 @@ with Pipeline() as pipeline:
     status, _, single = ask(messages=SHOTS, max_tokens=64, tool_choice={"type": "auto", "disable_parallel_tool_use": True})
     check("where one call is allowed nothing is computed after it", [b["input"] for b in calls(single)] == [{"city": "Madrid"}] and single["stop_reason"] == "tool_use"
           and single["usage"]["output_tokens"] < whole["usage"]["output_tokens"], (single, whole))
+    STRICT = [{**TOOLS[0], "strict": True, "input_schema": {**TOOLS[0]["input_schema"], "properties": {"city": {"enum": ["Bern", "Lima"]}}, "additionalProperties": False}}]
+    status, _, strict = ask(messages=SHOTS, max_tokens=64, tools=STRICT)
+    check("auto, strict: the model calls, and its input validates whatever it had in mind", status == 200 and calls(strict)
+          and all(b["input"].get("city") in ("Bern", "Lima") and len(b["input"]) == 1 for b in calls(strict)), (status, strict))
+    status, _, refused = ask(messages=SHOTS, tools=[{**odd[1], "strict": True}])
+    check("a strict tool with a keyword that cannot be held is a 400 with its path", status == 400
+          and refused["error"]["message"].startswith("tools.0.input_schema: #/properties/x: 'contentEncoding'"), (status, refused))
     status, _, short = ask(messages=SHOTS, max_tokens=12)
     check("a call that max_tokens cuts is left out", status == 200 and not calls(short) and "tool_call" not in json.dumps(short["content"])
           and short["stop_reason"] == "max_tokens", (status, short))

@@ -6,8 +6,7 @@
 
 #include "base/ulid.hpp"
 #include "chat/context.hpp"
-#include "grammar/schema.hpp"
-#include "messages/calls.hpp"
+#include "grammar/answer.hpp"
 #include "telemetry/trace.hpp"
 
 namespace parley::chatd {
@@ -114,23 +113,11 @@ messages::ParseOptions parse_options(const Exchange& exchange, bool newest_versi
 }
 
 std::optional<ApiError> check_schema(const messages::Request& request) {
-    const bool forced = request.tool_choice == messages::ToolChoice::forced;
-    if (!request.schema_json && !forced) return std::nullopt;
-    grammar::SchemaOptions options;
-    options.limits.work_max = kSchemaWorkOnLoopMax;
-    options.limits.parts_max = kSchemaPartsOnLoopMax;
-    options.spaces = forced;
-    base::Result<grammar::Automaton> compiled;
-    if (forced) {
-        std::vector<grammar::Framed> calls;
-        for (const messages::Tool& tool : request.tools)
-            calls.push_back({messages::forced_call_open(tool.name), tool.schema_json,
-                             std::string(messages::kForcedCallClose), tool.path});
-        compiled = grammar::compile_framed(calls, options);
-    } else {
-        compiled = grammar::compile_schema(*request.schema_json, options);
-        if (!compiled) compiled = base::fail(request.schema_path, compiled.error());
-    }
+    if (grammar::answer_key(request).empty()) return std::nullopt;
+    grammar::Limits limits;
+    limits.work_max = kSchemaWorkOnLoopMax;
+    limits.parts_max = kSchemaPartsOnLoopMax;
+    const auto compiled = grammar::compile_answer(request, limits);
     if (compiled || compiled.error().code == base::Errc::too_large) return std::nullopt;
     return ApiError::invalid(compiled.error().what);
 }
