@@ -21,7 +21,7 @@ void Admission::waited(int64_t now_ms, int64_t waited_ms, int64_t of_ms, double 
     if (waited_ms < 20 && predicted_ms < 20) return;
     waited_ms_ += kStep * (static_cast<double>(waited_ms) - waited_ms_);
     predicted_ms_ += kStep * (predicted_ms / factor_ - predicted_ms_);
-    if (predicted_ms_ > 1) factor_ = std::clamp(waited_ms_ / predicted_ms_, 0.1, 4.0);
+    if (predicted_ms_ > 1) factor_ = std::clamp(waited_ms_ / predicted_ms_, 0.5, 1.5);
 }
 
 void Admission::first_event(double ttft_ms, double predicted_ms) {

@@ -645,8 +645,7 @@ FairQueue::Place FairQueue::place(const std::string& name, pipe::Class cls, Mode
     if (at == tier.flows.end()) return out;
     const Flow& flow = *at->second;
     if (flow.works()) out.weights = tier.weights;
-    // Against what the others have really used: what they hold charged ahead is still to be computed.
-    out.ahead = std::max(0.0, flow.tag - tier.virtual_time) + flow.waiting_s / flow.org->weight;
+    out.ahead = std::max(0.0, flow.used_tag() - tier.virtual_time);
     out.own_waiting = flow.waiting;
     out.own_running = flow.running;
     return out;

@@ -121,10 +121,9 @@ class FairQueue {
     std::vector<FlowView> flows() const;
     uint32_t pool_of(ModelId model) const;
     double virtual_time(ModelId model) const;
-    // Where a new request of this organisation would stand: compute-seconds over weight that flows of
-    // its level get before it, 0 and up; and the sum of the weights of the flows that have work.
+    // Where a new request of this organisation would stand in its level.
     struct Place {
-        double ahead = 0;    // S + what waits of the flow, less V
+        double ahead = 0;    // what the flow has really used beyond V, over its weight
         double weights = 0;  // of flows with work there, this one among them
         double weight = 1;
         uint32_t own_waiting = 0;

@@ -67,7 +67,8 @@ void Scheduler::worker_left(WorkerId id) {
     flights_.erase(id);
 }
 
-double Scheduler::predicted_wait_ms(const std::string& org, pipe::Class cls, ModelId model) const {
+double Scheduler::predicted_wait_ms(const std::string& org, pipe::Class cls, ModelId model,
+                                    double each_s) const {
     const FairQueue::Place place = queue_.place(org, cls, model);
     const bool batch = cls == pipe::Class::batch;
     const bool waits = queue_.any_waiting(model);
@@ -82,21 +83,26 @@ double Scheduler::predicted_wait_ms(const std::string& org, pipe::Class cls, Mod
     const double online = options_.fair.online_share / (options_.fair.online_share + 1);
     if (batch && waiting_online > 0) share = 1 - online;
     if (!batch && waiting_batch > 0) share = online;
-    const double shared_s = place.ahead * place.weights / (workers * share);
+    // Those before it by what is known now, not by what was thought when they came: the first ones of
+    // an organisation are guesses. Of those that run half is done, on average.
+    const double own_s = each_s * (place.own_waiting + 0.5 * place.own_running) / place.weight;
+    const double shared_s = (place.ahead + own_s) * place.weights / (workers * share);
     // Even the first in the queue waits for somebody to end.
     const double slot_ms = running_.empty() ? 0 : run_ms_ / static_cast<double>(running_.size());
     return std::max(shared_s * 1000, slot_ms) * admission_.factor();
 }
 
 double Scheduler::predicted_ttft_ms(const Arrival& a) const {
-    const double wait = predicted_wait_ms(a.org, a.cls, a.model);
+    const double each_s = predictor_.predict(a.org, a.model, a.bytes, 0, a.max_tokens).total_s;
+    const double wait = predicted_wait_ms(a.org, a.cls, a.model, each_s);
     const auto found = prefixes_.find(a.blocks);
     const uint64_t cached = found.blocks * PrefixMap::kBlockBytes;
     return wait + 1000 * predictor_.prefill_s(a.model, a.bytes - std::min(cached, a.bytes));
 }
 
 uint32_t Scheduler::retry_after_s(ModelId model) const {
-    const double wait = predicted_wait_ms({}, pipe::Class::streaming, model) / 1000;
+    const double each_s = predictor_.predict({}, model, 0, 0, 0).total_s;
+    const double wait = predicted_wait_ms({}, pipe::Class::streaming, model, each_s) / 1000;
     return static_cast<uint32_t>(std::clamp(std::ceil(wait), 1.0, kRetryAfterMostS));
 }
 
@@ -107,7 +113,7 @@ Refusal Scheduler::refused(const char* status, const char* reason, std::string m
 }
 
 std::optional<Refusal> Scheduler::refusal(const Arrival& a, double predicted_s) const {
-    const double own_wait_s = predicted_wait_ms(a.org, a.cls, a.model) / 1000;
+    const double own_wait_s = predicted_wait_ms(a.org, a.cls, a.model, predicted_s) / 1000;
     if (queue_.waiting() >= options_.waiting_max)
         return refused("overloaded_error", "queue_full", "Overloaded", own_wait_s);
     if (queue_.waiting(a.org) >= options_.flow_waiting_max)
@@ -161,7 +167,7 @@ std::variant<Ticket, Refusal> Scheduler::arrive(const Arrival& a, int64_t now_ms
     waiting.max_tokens = a.max_tokens;
     waiting.blocks = a.blocks;
     waiting.goes_on = a.goes_on;
-    waiting.predicted_wait_ms = predicted_wait_ms(a.org, a.cls, a.model);
+    waiting.predicted_wait_ms = predicted_wait_ms(a.org, a.cls, a.model, predicted.total_s);
     waiting.predicted_ttft_ms = waiting.predicted_wait_ms + predicted.prefill_s * 1000;
     const Ticket ticket =
         queue_.add({a.org, a.cls, a.model, predicted.total_s, a.deadline_ms, a.goes_on});

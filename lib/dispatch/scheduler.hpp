@@ -118,7 +118,9 @@ class Scheduler {
         WorkerId worker = 0;
         uint64_t cached_bytes = 0;
     };
-    double predicted_wait_ms(const std::string& org, pipe::Class cls, ModelId model) const;
+    // `each_s`: what one request of this kind costs, as is known now.
+    double predicted_wait_ms(const std::string& org, pipe::Class cls, ModelId model,
+                             double each_s) const;
     std::optional<Refusal> refusal(const Arrival& arrival, double predicted_s) const;
     Choice place(Ticket ticket, ModelId model, Room room) const;
     void mark(WorkerId id);

@@ -173,3 +173,21 @@ TEST_CASE("the drawing names every group and escapes what it is given", "[simula
     REQUIRE(svg.find("x &amp; y (simulated)") != std::string::npos);
     REQUIRE(svg.find("a<b") == std::string::npos);
 }
+
+TEST_CASE(
+    "a flood that nobody knew is not refused for what its first requests were thought to cost",
+    "[simulation]") {
+    // Before it only answers of 8 tokens were known; its own are 200, and all 32 wait in time.
+    const auto result = run(
+        R"({"scenario":"x","seconds":60})"
+        "\n"
+        R"({"workers":1,"slots":8})"
+        "\n"
+        R"({"orgs":1,"name":"quiet","streams":1,"think_s":0.1,"prompt_tokens":30,"output_tokens":8})"
+        "\n"
+        R"({"orgs":1,"name":"flood","streams":32,"prompt_tokens":30,"output_tokens":200,"from_s":10})");
+    REQUIRE(result.groups[1].done > 100);
+    REQUIRE(result.groups[0].rate_limited + result.groups[1].rate_limited == 0);
+    REQUIRE(result.groups[0].overloaded + result.groups[1].overloaded == 0);
+    REQUIRE(result.groups[1].ttft(1) < 30'000);
+}
