@@ -71,6 +71,7 @@ void Journal::confirmed(const store::CommandReply& reply) {
         (reply.reason == "fenced" || reply.reason == "ended" ||
          reply.error->code == base::Errc::not_found)) {
         fenced_ = true;
+        gone_ = reply.error->code == base::Errc::not_found;
         pieces_.clear();
         gathered_bytes_ = 0;
         if (on_fenced_) on_fenced_();

@@ -5,7 +5,7 @@
 // them again. Appends are sent in order; the end follows them on the same way.
 // Store away  commands wait in the store's client to its bound; pieces then gather here to bytes_max.
 //          backlog() stands at the whole credit from there on: the model waits, no text is lost.
-// Fenced   another chatd has taken the stream over: on_fenced, once; nothing more is written.
+// Fenced   another chatd has taken the stream over, or it was deleted: on_fenced, once; nothing more is written.
 // Bounds   unconfirmed_max appends under way, bytes_max gathered.
 // Threads  one.
 #pragma once
@@ -58,6 +58,7 @@ class Journal : public std::enable_shared_from_this<Journal> {
         return gathered_bytes_ >= options_.bytes_max ? credit : 0;
     }
     bool fenced() const { return fenced_; }
+    bool gone() const { return gone_; }  // fenced because the store has no such stream: it was deleted
     void on_fenced(std::function<void()> call) { on_fenced_ = std::move(call); }
     // Called when backlog() fell.
     void on_progress(std::function<void()> call) { on_progress_ = std::move(call); }
@@ -81,6 +82,7 @@ class Journal : public std::enable_shared_from_this<Journal> {
     uint64_t next_seq_ = 1;  // first event that no piece covers
     uint32_t unconfirmed_ = 0;
     bool fenced_ = false;
+    bool gone_ = false;
     bool finished_ = false;  // the end was sent
     std::string finish_json_;
     int64_t finish_since_ms_ = 0;

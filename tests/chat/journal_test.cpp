@@ -141,9 +141,23 @@ TEST_CASE("a fenced journal says so once and writes nothing more", "[journal]") 
     scene.store.reply(0, "fenced");
     scene.store.reply(1, "fenced");
     CHECK(fenced == 1);
+    CHECK_FALSE(scene.journal->gone());
     scene.delta("c");
     scene.pass(30);
     CHECK(scene.store.sent.size() == 2);
+}
+
+TEST_CASE("a journal whose stream the store has no more is fenced, and knows that it is gone",
+          "[journal]") {
+    Scene scene;
+    scene.delta("a");
+    scene.pass(30);
+    REQUIRE(scene.store.sent.size() == 1);
+    store::CommandReply reply;
+    reply.error = base::Error{base::Errc::not_found, "no such stream"};
+    scene.store.sent[0].done(reply);
+    CHECK(scene.journal->fenced());
+    CHECK(scene.journal->gone());
 }
 
 TEST_CASE("an end that the store does not take is offered until it does", "[journal]") {

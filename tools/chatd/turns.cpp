@@ -214,6 +214,8 @@ void Turn::on_outcome(chat::Answer&, const chat::Outcome& outcome) {
 }
 
 ApiError Turn::why_fenced() const {
+    // The store takes the rows of a deleted conversation away in steps: the stream may go before the message.
+    if (journal_->gone()) return deleted();
     store::Reader* reader = app_.store->reader();
     if (reader) {
         const auto row = reader->message(begin_.message.conv, begin_.message.id);
