@@ -11,6 +11,7 @@ namespace {
 
 using model::Token;
 
+constexpr double kPrefillLeast = 1.5;  // of the decode rows' time, whatever the target
 constexpr uint32_t kRowsFirst = 64;  // prefill rows before anything was measured, and the least
 
 }  // namespace
@@ -241,7 +242,10 @@ uint32_t Engine::rows_for(int64_t target_ms, const IterationLoad& decodes,
     uint32_t step = kBlockTokens;
     if (options_.prefill_slowdown > 0 && decodes.decode_rows > 0) {
         const double free_s = static_cast<double>(options_.prefill_free_ms) * 1e-3;
-        budget_s = std::min(budget_s, std::max(options_.prefill_slowdown * cost_.seconds(decodes), free_s));
+        const double alone_s = cost_.seconds(decodes);
+        budget_s = std::min(budget_s, std::max(options_.prefill_slowdown * alone_s, free_s));
+        // Where the decode rows alone pass the target, prompts would starve at half a page each time.
+        budget_s = std::max(budget_s, std::min(options_.prefill_slowdown, kPrefillLeast) * alone_s);
         step = kBlockTokens / 2;
     }
     return cost_.prefill_rows(decodes, position, budget_s, step, options_.rows_max);

@@ -420,6 +420,24 @@ TEST_CASE("an iteration with a prompt takes no longer than so many times one wit
     }
 }
 
+TEST_CASE("a prompt comes in though the others alone take longer than the target", "[engine]") {
+    Bench b;
+    b.forward.end_bias = -100.0f;
+    b.forward.blocks = 1200;
+    b.options.slots_max = 64;
+    b.options.prefill_slowdown = 1.7;
+    b.options.prefill_target_ms = 10;
+    b.open();
+    for (uint32_t n = 0; n < 32; ++n) b.engine->submit(job(2 * n + 4, 16, 400));
+    for (int i = 0; i < 100; ++i) b.engine->step();
+    const size_t first = b.forward.runs;
+    const auto prompt = *b.engine->submit(job(1, 400, 1));
+    while (!b.answer(prompt).over() && b.engine->step()) {
+    }
+    REQUIRE(b.answer(prompt).over());
+    CHECK(b.forward.runs - first < 40);  // up to half of 32 rows each time: half a page would take 50
+}
+
 TEST_CASE("a prompt that is alone leaves room for a heartbeat, also when rows become slower",
           "[engine]") {
     Bench b;
