@@ -49,6 +49,8 @@
 //             r = fma(−n, ln2_hi, x), r = fma(−n, ln2_lo, r); p by Horner with fma over kExpP;
 //             y = fma(p, r·r, r) + 1; times 2^n by adding n to the exponent. exp(0) is exactly 1.
 // SiLU        silu(g) = g / (1 + exp(−g)); the gated unit is silu(g) · u.
+// GELU        the one with tanh, written as a sigmoid: t = g · fma(g · g, kGeluB, kGeluA),
+//             gelu(g) = g / (1 + exp(−t)); the gated unit is gelu(g) · u.
 //
 // Attention   One query of one head sees positions 0 … p. They are cut into splits of kSplit = 256,
 //             [0, 256), [256, 512) …, wherever p is. In one split:
@@ -58,7 +60,9 @@
 //             Splits are folded in ascending order into (m, l, acc) of the first:
 //               M = max(m, m'), a = exp(m − M), b = exp(m' − M); l = fma(l', b, l · a);
 //               acc[d] = fma(acc'[d], b, acc[d] · a); m = M.
-//             out[d] = acc[d] / l. Keys and values are stored as f16, rounded to nearest even, or
+//             out[d] = acc[d] / l. Keys and values are stored as f16, rounded to nearest even, or as below.
+//             With a window of w the query sees max(0, p + 1 − w) … p only: m, l and the chains run over
+//             those j (a lane keeps its positions), and a split of which it sees nothing is left out.
 //
 // INT8 KV     as int8 with one scale for a head's key at a position and one for its value, quantised as
 //             activations are but over the whole head (amax < kAmaxMin: d = 0, q = 0). Then
@@ -90,6 +94,10 @@ inline constexpr float kAmaxMin = 1e-30f;
 
 inline constexpr float kExpLow = -86.0f;
 inline constexpr float kExpHigh = 88.0f;
+// 2·√(2/π), and 0.044715 times that.
+inline constexpr float kGeluA = 1.5957691216057308f;
+inline constexpr float kGeluB = 0.0713548162726009f;
+
 inline constexpr float kLog2E = 1.44269504088896341f;
 inline constexpr float kLn2Hi = 0.693359375f;
 inline constexpr float kLn2Lo = -2.12194440e-4f;

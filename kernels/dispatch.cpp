@@ -64,6 +64,7 @@ struct CpuTable {
                   .rms_norm = ops.rms_norm,
                   .rope_adjacent = ops.rope_adjacent,
                   .silu_mul = ops.silu_mul,
+                  .gelu_mul = ops.gelu_mul,
                   .kv_append = ops.kv_append,
                   .attention_split = ops.attention_split,
                   .attention_fold = ops.attention_fold,

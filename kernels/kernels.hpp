@@ -54,6 +54,9 @@ struct AttentionArgs {
     KvType kv_type = KvType::f16;
     const void* const* pages = nullptr;   // as many as the largest of `positions` needs
     const uint32_t* positions = nullptr;  // [query_count], 1 … kSplit: what each query sees
+    // [query_count], ascending, each below its query's `positions`: what a window hides at the beginning.
+    // nullptr: nothing. Pages wholly below the first of them are not read and may be nullptr.
+    const uint32_t* hidden = nullptr;
     float* max = nullptr;                 // [query_count]
     float* sum = nullptr;                 // [query_count]
     float* acc = nullptr;                 // [query_count][head_dim]
@@ -71,6 +74,7 @@ struct Kernels {
     void (*rope_adjacent)(float* x, uint64_t n, const float* cos_sin, uint64_t pairs,
                           float scale) = nullptr;
     void (*silu_mul)(const float* gate, const float* up, uint64_t n, float* out) = nullptr;
+    void (*gelu_mul)(const float* gate, const float* up, uint64_t n, float* out) = nullptr;
     // Key and value of position `slot` of a page.
     void (*kv_append)(KvType type, const float* k, const float* v, uint32_t head_dim, uint32_t slot,
                       void* page) = nullptr;

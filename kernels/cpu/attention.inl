@@ -135,23 +135,26 @@ void add_all_values(const float* weights, const void* const* pages, uint32_t dim
     for (; d < dim; d += 32) add_values<P, NQ, 2>(weights, pages, dim, d, from, to, acc);
 }
 
-// exp(score − max) in place for the first n, times the values' scales where pages have them; returns the
+// exp(score − max) in place for [hidden, n), times the values' scales where pages have them; returns the
 // sum by lanes of the exponentials alone.
 template <class P>
-PARLEY_INLINE float soften(float* scores, uint32_t n, const void* const* pages, uint32_t dim,
+PARLEY_INLINE float soften(float* scores, uint32_t hidden, uint32_t n, const void* const* pages, uint32_t dim,
                            float* max_out) {
-    const uint32_t whole = n / kLanes * kLanes;
+    const uint32_t start = hidden / kLanes * kLanes;
     Vector top = all(-__builtin_inff());
-    for (uint32_t j = 0; j < whole; j += kLanes) top = max(load(scores + j), top);
-    if (whole < n) {
-        top = max(keep_first(load(scores + whole), n - whole, -__builtin_inff()), top);
+    for (uint32_t j = start; j < n; j += kLanes) {
+        Vector s = load(scores + j);
+        if (n - j < kLanes) s = keep_first(s, n - j, -__builtin_inff());
+        if (j < hidden) s = drop_first(s, hidden - j, -__builtin_inff());
+        top = max(s, top);
     }
     const float highest = fold_max(top);
     const Vector shift = all(highest);
     Vector lanes = zero();
-    for (uint32_t j = 0; j < n; j += kLanes) {
+    for (uint32_t j = start; j < n; j += kLanes) {
         Vector e = exp(sub(load(scores + j), shift));
         if (n - j < kLanes) e = keep_first(e, n - j, 0.0f);
+        if (j < hidden) e = drop_first(e, hidden - j, 0.0f);
         lanes = add(lanes, e);
         if constexpr (P::kScaled) {
             // Past the last position this may be anything, which nobody reads.
@@ -173,38 +176,51 @@ void attend(const AttentionArgs& args, uint32_t begin) {
     float* acc = args.acc + uint64_t{begin} * dim;
     alignas(64) float queries[kHeadDimMax * NQ];
     alignas(64) float scores[NQ * kSplit];
-    uint32_t most = 0, least = kSplit;
+    uint32_t hidden[NQ];
+    uint32_t most = 0, least = kSplit, hidden_most = 0;
     for (int q = 0; q < NQ; ++q) {
         const float* from = args.queries + uint64_t{begin + q} * dim;
         for (uint32_t d = 0; d < dim; ++d) queries[d * NQ + q] = from[d];
         if (positions[q] > most) most = positions[q];
         if (positions[q] < least) least = positions[q];
+        hidden[q] = args.hidden == nullptr ? 0 : args.hidden[begin + q];
+        if (hidden[q] > hidden_most) hidden_most = hidden[q];
     }
     const uint32_t pages = (most + kPage - 1) / kPage;
-    uint32_t page = 0;
+    uint32_t page = hidden[0] / kPage;
     for (; page + kPagesAtOnce <= pages; page += kPagesAtOnce) {
         score_pages<P, NQ, kPagesAtOnce>(queries, dim, args.pages, page, pages, scores);
     }
     for (; page < pages; ++page) score_pages<P, NQ, 1>(queries, dim, args.pages, page, pages, scores);
     for (int q = 0; q < NQ; ++q) {
-        args.sum[begin + q] = soften<P>(scores + q * kSplit, positions[q], args.pages, dim,
-                                         args.max + begin + q);
+        args.sum[begin + q] = soften<P>(scores + q * kSplit, hidden[q], positions[q], args.pages,
+                                        dim, args.max + begin + q);
     }
     memset(acc, 0, NQ * dim * sizeof(float));
-    // What all queries see, together; then what only the later ones do (the last rows of a prompt's
-    // chunk), each for itself: a value a query does not see must not even be multiplied by zero.
+    // What all queries see, together; before it what only the earlier ones do (at a window's edge) and
+    // after it what only the later ones do (the last rows of a prompt's chunk), each for itself: a value a
+    // query does not see must not even be multiplied by zero.
+    if (hidden_most > least) hidden_most = least;
+    for (int q = 0; q < NQ; ++q) {
+        if (hidden[q] < hidden_most) {
+            add_all_values<P, 1>(scores + q * kSplit, args.pages, dim, hidden[q], hidden_most,
+                                 acc + q * dim);
+        }
+    }
     if constexpr (NQ * 2 <= kValueSums) {
-        add_all_values<P, NQ>(scores, args.pages, dim, 0, least, acc);
+        add_all_values<P, NQ>(scores, args.pages, dim, hidden_most, least, acc);
     } else {
         constexpr int kHalf = NQ / 2;
-        add_all_values<P, kHalf>(scores, args.pages, dim, 0, least, acc);
-        add_all_values<P, NQ - kHalf>(scores + kHalf * kSplit, args.pages, dim, 0, least,
-                                   acc + kHalf * dim);
+        add_all_values<P, kHalf>(scores, args.pages, dim, hidden_most, least, acc);
+        add_all_values<P, NQ - kHalf>(scores + kHalf * kSplit, args.pages, dim, hidden_most, least,
+                                      acc + kHalf * dim);
     }
     for (int q = 0; q < NQ; ++q) {
         if (positions[q] > least) {
-            add_all_values<P, 1>(scores + q * kSplit, args.pages, dim, least, positions[q],
-                              acc + q * dim);
+            // Where queries are further apart than the window is wide, it may begin after `least`.
+            add_all_values<P, 1>(scores + q * kSplit, args.pages, dim,
+                                 hidden[q] > least ? hidden[q] : least, positions[q],
+                                 acc + q * dim);
         }
     }
 }

@@ -26,6 +26,7 @@ struct Operations {
     decltype(Kernels::rms_norm) rms_norm;
     decltype(Kernels::rope_adjacent) rope_adjacent;
     decltype(Kernels::silu_mul) silu_mul;
+    decltype(Kernels::gelu_mul) gelu_mul;
     decltype(Kernels::kv_append) kv_append;
     decltype(Kernels::attention_split) attention_split;
     decltype(Kernels::attention_fold) attention_fold;

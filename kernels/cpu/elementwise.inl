@@ -87,5 +87,15 @@ void silu_mul(const float* gate, const float* up, uint64_t n, float* out) {
     }
 }
 
+void gelu_mul(const float* gate, const float* up, uint64_t n, float* out) {
+    for (uint64_t i = 0; i < n; i += kLanes) {
+        const uint64_t count = n - i < kLanes ? n - i : kLanes;
+        const Vector g = load_first(gate + i, count);
+        const Vector t = mul(g, fma(mul(g, g), all(kGeluB), all(kGeluA)));
+        const Vector gelu = div(g, add(all(1.0f), exp(negate(t))));
+        store_first(out + i, mul(gelu, load_first(up + i, count)), count);
+    }
+}
+
 }  // namespace
 }  // namespace parley::kernels::cpu

@@ -50,6 +50,10 @@ PARLEY_INLINE void store_first(float* p, Vector a, uint64_t n) {
 PARLEY_INLINE Vector keep_first(Vector a, uint64_t n, float other) {
     return {_mm512_mask_blend_ps(first(n), _mm512_set1_ps(other), a.v)};
 }
+// Without the first n.
+PARLEY_INLINE Vector drop_first(Vector a, uint64_t n, float other) {
+    return {_mm512_mask_blend_ps(first(n), a.v, _mm512_set1_ps(other))};
+}
 PARLEY_INLINE Vector add(Vector a, Vector b) { return {_mm512_add_ps(a.v, b.v)}; }
 PARLEY_INLINE Vector sub(Vector a, Vector b) { return {_mm512_sub_ps(a.v, b.v)}; }
 PARLEY_INLINE Vector mul(Vector a, Vector b) { return {_mm512_mul_ps(a.v, b.v)}; }
@@ -135,6 +139,12 @@ PARLEY_INLINE Vector keep_first(Vector a, uint64_t n, float other) {
     const __m256 rest = _mm256_set1_ps(other);
     return {_mm256_blendv_ps(rest, a.lo, _mm256_castsi256_ps(first(n, 0))),
             _mm256_blendv_ps(rest, a.hi, _mm256_castsi256_ps(first(n, 8)))};
+}
+// Without the first n.
+PARLEY_INLINE Vector drop_first(Vector a, uint64_t n, float other) {
+    const __m256 instead = _mm256_set1_ps(other);
+    return {_mm256_blendv_ps(a.lo, instead, _mm256_castsi256_ps(first(n, 0))),
+            _mm256_blendv_ps(a.hi, instead, _mm256_castsi256_ps(first(n, 8)))};
 }
 PARLEY_INLINE Vector add(Vector a, Vector b) {
     return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)};

@@ -73,9 +73,10 @@ void attention_split(const AttentionArgs& args) {
     for (uint32_t i = 0; i < args.query_count; ++i) {
         const float* query = args.queries + uint64_t{i} * args.head_dim;
         float* acc = args.acc + uint64_t{i} * args.head_dim;
+        const uint32_t hidden = args.hidden == nullptr ? 0 : args.hidden[i];
         float score[kSplit];
         float max = -INFINITY;
-        for (uint32_t j = 0; j < args.positions[i]; ++j) {
+        for (uint32_t j = hidden; j < args.positions[i]; ++j) {
             const Page page = page_of(j);
             float s = 0;
             for (uint32_t d = 0; d < args.head_dim; ++d) {
@@ -87,7 +88,7 @@ void attention_split(const AttentionArgs& args) {
         }
         float lane[kLanes] = {};
         for (uint32_t d = 0; d < args.head_dim; ++d) acc[d] = 0;
-        for (uint32_t j = 0; j < args.positions[i]; ++j) {
+        for (uint32_t j = hidden; j < args.positions[i]; ++j) {
             const Page page = page_of(j);
             float e = exp(score[j] - max);
             lane[j % kLanes] = lane[j % kLanes] + e;

@@ -15,6 +15,7 @@ void quantise(const float* x, uint64_t cols, uint32_t slot, Q8Block* tile);
 void rms_norm(const float* x, const float* weight, uint64_t n, float eps, float* y);
 void rope_adjacent(float* x, uint64_t n, const float* cos_sin, uint64_t pairs, float scale);
 void silu_mul(const float* gate, const float* up, uint64_t n, float* out);
+void gelu_mul(const float* gate, const float* up, uint64_t n, float* out);
 
 void kv_append(KvType type, const float* k, const float* v, uint32_t head_dim, uint32_t slot,
                void* page);

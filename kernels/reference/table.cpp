@@ -10,6 +10,7 @@ const Kernels& table() {
         .rms_norm = rms_norm,
         .rope_adjacent = rope_adjacent,
         .silu_mul = silu_mul,
+        .gelu_mul = gelu_mul,
         .kv_append = kv_append,
         .attention_split = attention_split,
         .attention_fold = attention_fold,

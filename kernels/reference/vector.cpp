@@ -106,4 +106,11 @@ void silu_mul(const float* gate, const float* up, uint64_t n, float* out) {
     for (uint64_t i = 0; i < n; ++i) out[i] = gate[i] / (1.0f + exp(-gate[i])) * up[i];
 }
 
+void gelu_mul(const float* gate, const float* up, uint64_t n, float* out) {
+    for (uint64_t i = 0; i < n; ++i) {
+        const float t = gate[i] * std::fma(gate[i] * gate[i], kGeluB, kGeluA);
+        out[i] = gate[i] / (1.0f + exp(-t)) * up[i];
+    }
+}
+
 }  // namespace parley::kernels::reference

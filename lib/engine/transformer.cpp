@@ -133,7 +133,14 @@ Transformer::Transformer(TransformerShape shape, TransformerWeights weights, KvC
     const uint64_t rows = rows_max_;
     x_.resize(rows * shape.embedding);
     qkv_.resize(rows * (shape.q_width() + 2 * shape.kv_width()));
-    cos_sin_.resize(rows * shape.rope_dims);
+    rope_ = RopeTable::make(shape.rope_base, shape.rope_dims, shape.rope_scaling,
+                            weights_.rope_factors);
+    if (shape.window != 0) {
+        window_rope_ = RopeTable::make(shape.window_rope_base, shape.rope_dims, {}, {});
+    }
+    cos_sin_stride_ = (shape.window != 0 ? 2 : 1) * shape.rope_dims;
+    cos_sin_.resize(rows * cos_sin_stride_);
+    if (shape.post_norms) added_.resize(x_.size());
     // An input is kept in the forms that the matrices it feeds ask for.
     const auto tiles = [&](uint32_t rows_of, uint32_t cols, auto... members) {
         bool quantised = false, floats = false;
@@ -159,12 +166,6 @@ Transformer::Transformer(TransformerShape shape, TransformerWeights weights, KvC
             buffer->resize(kQueriesMax * shape.head_dim);
         }
     }
-    const uint32_t pairs = shape.rope_dims / 2;
-    for (uint32_t i = 0; i < pairs; ++i) {
-        double frequency = std::pow(shape.rope_base, -2.0 * i / shape.rope_dims);
-        if (!weights_.rope_factors.empty()) frequency /= weights_.rope_factors[i];
-        rope_frequencies_.push_back(frequency / shape.rope_factor);
-    }
     phases_.reserve(1 + uint64_t{shape.layers} * kStages + 2);
 }
 
@@ -176,7 +177,7 @@ void Transformer::run(std::span<const Chunk> chunks, std::span<float> logits) {
     if (rows == 0) return;
     logits_ = logits;
     ++runs_;
-    norms_are_phases_ = rows > kRowsNormedByAll;
+    norms_are_phases_ = shape_.post_norms || rows > kRowsNormedByAll;
     phases_.clear();
     phases_.push_back({.units = rows});
     for (const LayerWeights& layer : weights_.layers) {
@@ -210,6 +211,9 @@ void Transformer::units(uint32_t phase, uint32_t begin, uint32_t end, uint32_t t
         const auto& wanted = batch_.logit_rows();
         if (stage == 0) {
             for (uint32_t i = begin; i < end; ++i) {
+                if (shape_.post_norms) {
+                    settle(weights_.layers.back().post_feed_forward_norm, wanted[i], scratch);
+                }
                 const float* x = x_.data() + uint64_t{wanted[i]} * shape_.embedding;
                 norm(x, weights_.output_norm, i, normed_, scratch);
             }
@@ -224,6 +228,11 @@ void Transformer::units(uint32_t phase, uint32_t begin, uint32_t end, uint32_t t
         case kNormA:
         case kNormF:
             for (uint32_t row = begin; row < end; ++row) {
+                if (shape_.post_norms && stage == kNormF) {
+                    settle(layer.post_attention_norm, row, scratch);
+                } else if (shape_.post_norms && index > 0) {
+                    settle(weights_.layers[index - 1].post_feed_forward_norm, row, scratch);
+                }
                 norm(x_.data() + uint64_t{row} * shape_.embedding,
                      stage == kNormA ? layer.attention_norm : layer.feed_forward_norm, row, normed_,
                      scratch);
@@ -242,7 +251,8 @@ void Transformer::units(uint32_t phase, uint32_t begin, uint32_t end, uint32_t t
             break;
         case kProject:
             multiply(layer.output, begin, end, attended_, rows,
-                     x_.data() + uint64_t{begin} * kGroup, shape_.embedding, true);
+                     (shape_.post_norms ? added_ : x_).data() + uint64_t{begin} * kGroup,
+                     shape_.embedding, !shape_.post_norms);
             break;
         case kGateUp: {
             const Tiles& input = normed(phase, layer.feed_forward_norm, normed_, scratch);
@@ -250,8 +260,9 @@ void Transformer::units(uint32_t phase, uint32_t begin, uint32_t end, uint32_t t
             break;
         }
         case kDown:
-            multiply(layer.down, begin, end, hidden_, rows, x_.data() + uint64_t{begin} * kGroup,
-                     shape_.embedding, true);
+            multiply(layer.down, begin, end, hidden_, rows,
+                     (shape_.post_norms ? added_ : x_).data() + uint64_t{begin} * kGroup,
+                     shape_.embedding, !shape_.post_norms);
             break;
     }
 }
@@ -260,15 +271,22 @@ void Transformer::embed(uint32_t row) {
     const BatchRow& at = batch_.rows()[row];
     assert(at.token >= 0 && static_cast<uint32_t>(at.token) < shape_.vocab);
     const Matrix& embedding = weights_.embedding;
+    float* x = x_.data() + uint64_t{row} * shape_.embedding;
     embedding.ops->unpack_row(embedding.packed, embedding.rows, embedding.cols,
-                              static_cast<uint32_t>(at.token),
-                              x_.data() + uint64_t{row} * shape_.embedding);
-    float* cos_sin = cos_sin_.data() + uint64_t{row} * shape_.rope_dims;
-    for (const double frequency : rope_frequencies_) {
-        const double angle = at.position * frequency;
-        *cos_sin++ = static_cast<float>(std::cos(angle));
-        *cos_sin++ = static_cast<float>(std::sin(angle));
+                              static_cast<uint32_t>(at.token), x);
+    if (shape_.embedding_scale != 1) {
+        for (uint32_t i = 0; i < shape_.embedding; ++i) x[i] *= shape_.embedding_scale;
     }
+    float* cos_sin = cos_sin_.data() + uint64_t{row} * cos_sin_stride_;
+    rope_.write(at.position, cos_sin);
+    window_rope_.write(at.position, cos_sin + shape_.rope_dims);
+}
+
+void Transformer::settle(const std::vector<float>& weight, uint32_t row, Scratch& scratch) {
+    const uint64_t first = uint64_t{row} * shape_.embedding;
+    kernels_.rms_norm(added_.data() + first, weight.data(), shape_.embedding, shape_.rms_eps,
+                      scratch.row.data());
+    for (uint32_t i = 0; i < shape_.embedding; ++i) x_[first + i] += scratch.row[i];
 }
 
 void Transformer::norm(const float* x, const std::vector<float>& weight, uint32_t row, Tiles& into,
@@ -359,8 +377,8 @@ void Transformer::gate_up(const LayerWeights& layer, uint32_t unit, const Tiles&
                                 .out = (is_gate ? scratch.gate : scratch.up).data(),
                                 .stride = kBlock});
         }
-        kernels_.silu_mul(scratch.gate.data(), scratch.up.data(), uint64_t{count} * kBlock,
-                          scratch.gate.data());
+        const auto gated = shape_.gelu ? kernels_.gelu_mul : kernels_.silu_mul;
+        gated(scratch.gate.data(), scratch.up.data(), uint64_t{count} * kBlock, scratch.gate.data());
         for (uint32_t i = 0; i < count; ++i) {
             hidden_.write(kernels_, row + i, scratch.gate.data() + i * kBlock, unit * kBlock,
                           kBlock);

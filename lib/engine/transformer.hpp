@@ -6,7 +6,9 @@
 // and at the end norm and output. Between two phases all threads meet, so what can be fused is:
 // RMSNorm ends in quantised activations; attention and SiLU·up leave their result quantised for the
 // next product; o-proj and down add to the residual. With few rows the norms are not phases either:
-// each thread computes them for itself, which is cheaper than meeting.
+// each thread computes them for itself, which is cheaper than meeting. Where the architecture norms what
+// attention and feed-forward give before it is added (post_norms), o-proj and down leave it beside the
+// residual, and the norm that follows, then always a phase, adds it first.
 //
 // Units    qkv, o-proj, down, output: a group of 16 outputs, for all rows, so that weights are read
 // once
@@ -87,6 +89,8 @@ class Transformer final : public Forward, private ThreadPool::Body {
 
     void units(uint32_t phase, uint32_t begin, uint32_t end, uint32_t thread) override;
     void embed(uint32_t row);
+    // x += norm of what the last product left: of a row, where the architecture has post norms.
+    void settle(const std::vector<float>& weight, uint32_t row, Scratch& scratch);
     void norm(const float* x, const std::vector<float>& weight, uint32_t row, Tiles& into,
               Scratch& scratch) const;
     // The norm's result for the product that follows: computed by its own phase, or here and now.
@@ -99,6 +103,7 @@ class Transformer final : public Forward, private ThreadPool::Body {
     void rotate(float* x, const float* bias, const std::vector<float>& head_norm,
                 const float* cos_sin, float scale) const;
     void rope(uint32_t layer, uint32_t row, uint32_t kv_head);
+    uint32_t first_seen(uint32_t layer, uint32_t position) const;
     void attention(uint32_t layer, uint32_t unit, Scratch& scratch);
     void attend(uint32_t layer, const AttentionTask& task, uint32_t kv_head, Scratch& scratch);
     void attend_split(uint32_t layer, const AttentionTask& task, uint32_t kv_head,
@@ -112,10 +117,15 @@ class Transformer final : public Forward, private ThreadPool::Body {
     const kernels::Kernels& kernels_;
     std::unique_ptr<ThreadPool> pool_;
 
-    std::vector<double> rope_frequencies_;  // [rope_dims / 2]
-    std::vector<float> x_;                  // [rows][embedding]: the residual stream
-    std::vector<float> qkv_;                // [rows][q width + 2 · kv width]
-    std::vector<float> cos_sin_;            // [rows][rope_dims]
+    // The first of a row's cos_sin_ that `layer` turns by.
+    const float* cos_sin(uint32_t layer, uint32_t row) const;
+
+    RopeTable rope_, window_rope_;  // the second is empty where no layer has a window
+    std::vector<float> x_;          // [rows][embedding]: the residual stream
+    std::vector<float> added_;      // the same, with post norms: what is still to be added to it
+    std::vector<float> qkv_;        // [rows][q width + 2 · kv width]
+    std::vector<float> cos_sin_;    // [rows][tables][rope_dims]
+    uint32_t cos_sin_stride_ = 0;   // tables · rope_dims
     Tiles normed_, attended_, hidden_;
     std::vector<Scratch> scratch_;  // one a thread
 

@@ -36,6 +36,11 @@ void Transformer::rotate(float* x, const float* bias, const std::vector<float>& 
     kernels_.rope_adjacent(x, dim, cos_sin, pairs, scale);
 }
 
+const float* Transformer::cos_sin(uint32_t layer, uint32_t row) const {
+    return cos_sin_.data() + uint64_t{row} * cos_sin_stride_ +
+           (shape_.windowed(layer) ? shape_.rope_dims : 0);
+}
+
 // Rotates the queries of one KV head in place; its key and value go to the cache.
 void Transformer::rope(uint32_t layer, uint32_t row, uint32_t kv_head) {
     const BatchRow& at = batch_.rows()[row];
@@ -47,13 +52,12 @@ void Transformer::rope(uint32_t layer, uint32_t row, uint32_t kv_head) {
     const auto bias = [](const std::vector<float>& of, uint64_t at) {
         return of.empty() ? nullptr : of.data() + at;
     };
-    const float* cos_sin = cos_sin_.data() + uint64_t{row} * shape_.rope_dims;
-    const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
+    const float* turns = this->cos_sin(layer, row);
     for (uint32_t h = kv_head * group; h < (kv_head + 1) * group; ++h) {
-        rotate(q + uint64_t{h} * dim, bias(weights.q_bias, uint64_t{h} * dim), weights.q_norm, cos_sin,
-               scale);
+        rotate(q + uint64_t{h} * dim, bias(weights.q_bias, uint64_t{h} * dim), weights.q_norm, turns,
+               shape_.query_scale);
     }
-    rotate(k, bias(weights.k_bias, uint64_t{kv_head} * dim), weights.k_norm, cos_sin, 1.0f);
+    rotate(k, bias(weights.k_bias, uint64_t{kv_head} * dim), weights.k_norm, turns, 1.0f);
     for (uint32_t i = 0; !weights.v_bias.empty() && i < dim; ++i) {
         v[i] += weights.v_bias[uint64_t{kv_head} * dim + i];
     }
@@ -74,6 +78,10 @@ void Transformer::attention(uint32_t layer, uint32_t unit, Scratch& scratch) {
     }
 }
 
+uint32_t Transformer::first_seen(uint32_t layer, uint32_t position) const {
+    return shape_.windowed(layer) && position >= shape_.window ? position + 1 - shape_.window : 0;
+}
+
 // All splits of the rows of a task, kQueriesMax queries at a time.
 void Transformer::attend(uint32_t layer, const AttentionTask& task, uint32_t kv_head,
                          Scratch& scratch) {
@@ -84,10 +92,11 @@ void Transformer::attend(uint32_t layer, const AttentionTask& task, uint32_t kv_
     const uint32_t queries = task.rows * group;  // row-major: query i is row i / group
     for (uint32_t begin = 0; begin < queries; begin += kQueriesMax) {
         const uint32_t count = std::min(kQueriesMax, queries - begin);
-        uint32_t position[kQueriesMax];
+        uint32_t position[kQueriesMax] = {}, start[kQueriesMax] = {};  // start: the first one seen
         for (uint32_t i = 0; i < count; ++i) {
             const uint32_t row = (begin + i) / group, head = (begin + i) % group;
             position[i] = first_row.position + row;
+            start[i] = first_seen(layer, position[i]);
             std::memcpy(
                 scratch.queries.data() + uint64_t{i} * dim,
                 qkv_.data() + (task.row + row) * stride + (uint64_t{kv_head} * group + head) * dim,
@@ -95,33 +104,46 @@ void Transformer::attend(uint32_t layer, const AttentionTask& task, uint32_t kv_
         }
         float max[kQueriesMax], sum[kQueriesMax], next_max[kQueriesMax], next_sum[kQueriesMax];
         const uint32_t splits = position[count - 1] / kSplit + 1;
-        for (uint32_t split = 0; split < splits; ++split) {
-            // Positions ascend over the queries: those that see this split are the last ones.
-            uint32_t from = 0;
-            while (position[from] < split * kSplit) ++from;
-            uint32_t seen[kQueriesMax];
-            for (uint32_t i = from; i < count; ++i) {
-                seen[i] = std::min(kSplit, position[i] + 1 - split * kSplit);
+        for (uint32_t split = start[0] / kSplit; split < splits; ++split) {
+            // Positions ascend over the queries: the first ones have not come to this split, and the
+            // last ones' windows may be past it.
+            const uint32_t split_begin = split * kSplit;
+            uint32_t from = 0, to = count;
+            while (position[from] < split_begin) ++from;
+            while (start[to - 1] >= split_begin + kSplit) --to;
+            uint32_t seen[kQueriesMax], hidden[kQueriesMax];
+            for (uint32_t i = from; i < to; ++i) {
+                seen[i] = std::min(kSplit, position[i] + 1 - split_begin);
+                hidden[i] = start[i] > split_begin ? start[i] - split_begin : 0;
             }
             const void* pages[kSplitPages];
-            const uint32_t page_count = (seen[count - 1] + kPage - 1) / kPage;
-            for (uint32_t p = 0; p < page_count; ++p) {
+            const uint32_t page_count = (seen[to - 1] + kPage - 1) / kPage;
+            for (uint32_t p = hidden[from] / kPage; p < page_count; ++p) {
                 pages[p] = kv_.page(blocks[split * kSplitPages + p], layer, kv_head);
             }
-            const bool first = split == 0;
+            // Straight into the totals where it is the first split of all that see it.
+            const bool first = split == start[from] / kSplit && split == start[to - 1] / kSplit;
             float* acc = (first ? scratch.acc : scratch.next_acc).data();
             kernels_.attention_split({.queries = scratch.queries.data() + uint64_t{from} * dim,
-                                      .query_count = count - from,
+                                      .query_count = to - from,
                                       .head_dim = dim,
                                       .kv_type = kv_.shape().type,
                                       .pages = pages,
                                       .positions = seen + from,
+                                      .hidden = hidden + from,
                                       .max = (first ? max : next_max) + from,
                                       .sum = (first ? sum : next_sum) + from,
                                       .acc = acc + uint64_t{from} * dim});
-            for (uint32_t i = from; !first && i < count; ++i) {
-                kernels_.attention_fold(max + i, sum + i, scratch.acc.data() + uint64_t{i} * dim,
-                                        next_max[i], next_sum[i], acc + uint64_t{i} * dim, dim);
+            for (uint32_t i = from; !first && i < to; ++i) {
+                float* total = scratch.acc.data() + uint64_t{i} * dim;
+                if (split == start[i] / kSplit) {
+                    max[i] = next_max[i];
+                    sum[i] = next_sum[i];
+                    std::memcpy(total, acc + uint64_t{i} * dim, dim * sizeof(float));
+                } else {
+                    kernels_.attention_fold(max + i, sum + i, total, next_max[i], next_sum[i],
+                                            acc + uint64_t{i} * dim, dim);
+                }
             }
         }
         for (uint32_t i = 0; i < count; ++i) {
@@ -143,19 +165,27 @@ void Transformer::attend_split(uint32_t layer, const AttentionTask& task, uint32
     const std::span<const uint32_t> blocks = batch_.chunks()[first.chunk].blocks;
     const uint32_t before = task.split * kSplit;
     const uint32_t seen_last = std::min(kSplit, first.position + task.rows - before);
+    // Positions ascend over the rows: the first ones have not come to this split, and the last ones'
+    // windows may be past it. Where nobody sees it the task does nothing, but it may be the last one.
+    const uint32_t from = before > first.position ? before - first.position : 0;
+    uint32_t to = task.rows;
+    while (to > from && first_seen(layer, first.position + to - 1) >= before + kSplit) --to;
+    const auto unseen = [&](uint32_t row) {
+        const uint32_t start = first_seen(layer, first.position + row);
+        return start > before ? start - before : 0;
+    };
     const void* pages[kSplitPages];
-    for (uint32_t p = 0; p < (seen_last + kPage - 1) / kPage; ++p) {
+    for (uint32_t p = unseen(from) / kPage; p < (seen_last + kPage - 1) / kPage; ++p) {
         pages[p] = kv_.page(blocks[task.split * kSplitPages + p], layer, kv_head);
     }
-    // Positions ascend over the rows: those that see this split are the last ones.
-    const uint32_t from = before > first.position ? before - first.position : 0;
-    const uint32_t queries = (task.rows - from) * group;  // row-major, as in attend()
+    const uint32_t queries = (to - from) * group;  // row-major, as in attend()
     for (uint32_t begin = 0; begin < queries; begin += kQueriesMax) {
         const uint32_t count = std::min(kQueriesMax, queries - begin);
-        uint32_t seen[kQueriesMax];
+        uint32_t seen[kQueriesMax], hidden[kQueriesMax];
         for (uint32_t i = 0; i < count; ++i) {
             const uint32_t row = from + (begin + i) / group, head = (begin + i) % group;
             seen[i] = std::min(kSplit, first.position + row + 1 - before);
+            hidden[i] = unseen(row);
             std::memcpy(
                 scratch.queries.data() + uint64_t{i} * dim,
                 qkv_.data() + (task.row + row) * stride + (uint64_t{kv_head} * group + head) * dim,
@@ -168,6 +198,7 @@ void Transformer::attend_split(uint32_t layer, const AttentionTask& task, uint32
                                   .kv_type = kv_.shape().type,
                                   .pages = pages,
                                   .positions = seen,
+                                  .hidden = hidden,
                                   .max = max,
                                   .sum = sum,
                                   .acc = scratch.acc.data()});
@@ -182,10 +213,11 @@ void Transformer::attend_split(uint32_t layer, const AttentionTask& task, uint32
     }
     if (!batch_.last_split(task.slot, kv_head, task.splits)) return;
     for (uint32_t row = 0; row < task.rows; ++row) {
-        float* total = batch_.partial(task.slot + row, kv_head, 0);
+        const uint32_t first_split = first_seen(layer, first.position + row) / kSplit;
+        float* total = batch_.partial(task.slot + row, kv_head, first_split);
         float* total_acc = total + batch_.partial_acc_offset();
         const uint32_t splits = (first.position + row) / kSplit + 1;
-        for (uint32_t split = 1; split < splits; ++split) {
+        for (uint32_t split = first_split + 1; split < splits; ++split) {
             const float* next = batch_.partial(task.slot + row, kv_head, split);
             const float* next_acc = next + batch_.partial_acc_offset();
             for (uint32_t h = 0; h < group; ++h) {

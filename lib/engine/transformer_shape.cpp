@@ -47,28 +47,39 @@ class Reader {
         return *value;
     }
 
-    std::optional<std::string_view> text(std::string_view key) const {
-        return file_.string(prefix_ + std::string{key});
-    }
-
   private:
     const model::Gguf& file_;
     std::string prefix_;
 };
 
-base::Result<double> rope_factor(const Reader& reader) {
-    const std::string_view kind = reader.text("rope.scaling.type").value_or("");
-    if (kind == "none") return 1.0;
-    if (kind != "" && kind != "linear") {
-        return base::fail(
-            Errc::unsupported,
-            fmt::format("RoPE scaling '{}' is not supported (none and linear are)", kind));
+// What Gemma 3 has besides.
+base::Result<void> read_gemma3(const model::Gguf& file, const Reader& reader, TransformerShape& shape) {
+    const auto take = [](uint32_t& into, base::Result<uint32_t> value) -> base::Result<void> {
+        if (!value) return base::fail(value.error());
+        into = *value;
+        return {};
+    };
+    base::Result<void> ok;
+    if (!(ok = take(shape.window, reader.number("attention.sliding_window", kContextMax))) ||
+        !(ok = take(shape.window_period,
+                    reader.number("attention.sliding_window_pattern", kLayersMax, 6)))) {
+        return ok;
     }
-    // Older files have only scale_linear.
-    auto factor = reader.real("rope.scaling.factor", 1.0);
-    if (!factor) return factor;
-    if (*factor != 1.0) return factor;
-    return reader.real("rope.scale_linear", 1.0);
+    auto base = reader.real("rope.freq_base_swa", 10000.0);
+    if (!base) return base::fail(base.error());
+    shape.window_rope_base = *base;
+    shape.embedding_scale = std::sqrt(static_cast<float>(shape.embedding));
+    // The largest one (27B) was trained with embedding / heads instead of the head's width; no key says so.
+    constexpr uint32_t kLayersOf27B = 62;
+    if (shape.layers == kLayersOf27B) {
+        shape.query_scale = 1.0f / std::sqrt(static_cast<float>(shape.embedding / shape.heads));
+    }
+    for (const char* key : {"gemma3.attn_logit_softcapping", "gemma3.final_logit_softcapping"}) {
+        if (file.real(key).value_or(0) != 0) {
+            return base::fail(Errc::unsupported, fmt::format("'{}' is not supported", key));
+        }
+    }
+    return {};
 }
 
 }  // namespace
@@ -76,17 +87,20 @@ base::Result<double> rope_factor(const Reader& reader) {
 base::Result<TransformerShape> read_shape(const model::Gguf& file) {
     const auto architecture = file.string("general.architecture");
     if (!architecture) return base::fail(Errc::corrupt, "the file has no 'general.architecture'");
-    if (*architecture != "llama" && *architecture != "qwen2" && *architecture != "qwen3") {
+    const bool gemma3 = *architecture == "gemma3";
+    if (*architecture != "llama" && *architecture != "qwen2" && *architecture != "qwen3" && !gemma3) {
         return base::fail(
             Errc::unsupported,
-            fmt::format("architecture '{}' is not supported ('llama', 'qwen2' and 'qwen3' are)",
+            fmt::format("architecture '{}' is not supported ('llama', 'qwen2', 'qwen3' and "
+                        "'gemma3' are)",
                         *architecture));
     }
     const Reader reader{file, std::string{*architecture} + "."};
     TransformerShape shape;
     shape.rope_halves = *architecture != "llama";
     shape.qkv_bias = *architecture == "qwen2";
-    shape.head_norm = *architecture == "qwen3";
+    shape.head_norm = *architecture == "qwen3" || gemma3;
+    shape.post_norms = shape.gelu = gemma3;
     const auto take = [](uint32_t& into, base::Result<uint32_t> value) -> base::Result<void> {
         if (!value) return base::fail(value.error());
         into = *value;
@@ -148,9 +162,11 @@ base::Result<TransformerShape> read_shape(const model::Gguf& file) {
     auto base = reader.real("rope.freq_base", 10000.0);
     if (!base) return base::fail(base.error());
     shape.rope_base = *base;
-    auto factor = rope_factor(reader);
-    if (!factor) return base::fail(factor.error());
-    shape.rope_factor = *factor;
+    auto scaling = read_rope_scaling(file, std::string{*architecture}, shape.context);
+    if (!scaling) return base::fail(scaling.error());
+    shape.rope_scaling = *scaling;
+    shape.query_scale = 1.0f / std::sqrt(static_cast<float>(shape.head_dim));
+    if (gemma3 && !(ok = read_gemma3(file, reader, shape))) return base::fail(ok.error());
 
     const model::Tensor* embedding = file.tensor("token_embd.weight");
     if (embedding == nullptr) {

@@ -158,6 +158,11 @@ base::Result<TransformerWeights> TransformerWeights::load(const model::Gguf& fil
              !(ok = loader.vector(layer.k_norm, at + "attn_k_norm.weight", shape.head_dim)))) {
             return base::fail(ok.error());
         }
+        if (shape.post_norms &&
+            (!(ok = loader.vector(layer.post_attention_norm, at + "post_attention_norm.weight", n)) ||
+             !(ok = loader.vector(layer.post_feed_forward_norm, at + "post_ffw_norm.weight", n)))) {
+            return base::fail(ok.error());
+        }
     }
     if (!(ok = loader.vector(weights.output_norm, "output_norm.weight", n)) ||
         !(ok = loader.matrix(weights.embedding, "token_embd.weight", shape.vocab, n))) {

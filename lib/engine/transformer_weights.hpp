@@ -33,6 +33,7 @@ struct Matrix {
 
 struct LayerWeights {
     std::vector<float> attention_norm, feed_forward_norm;
+    std::vector<float> post_attention_norm, post_feed_forward_norm;  // empty likewise
     std::vector<float> q_bias, k_bias, v_bias;  // empty where the architecture has none
     std::vector<float> q_norm, k_norm;          // [head_dim], or empty
     Matrix q, k, v, output;

@@ -2,8 +2,6 @@
 // refusals of create(); and the real model beside an independent one.
 #include "engine/forward.hpp"
 
-#include <simdjson.h>
-
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
@@ -12,6 +10,7 @@
 #include <numeric>
 
 #include "kernels/kernels.hpp"
+#include "reference_logits.hpp"
 #include "support/model_file.hpp"
 #include "tiny_model.hpp"
 
@@ -428,10 +427,10 @@ TEST_CASE("create refuses what it cannot compute and says which", "[forward]") {
                        options, Errc::unsupported),
                Contains("'blk.0.attn_q.bias'"));
     CHECK_THAT(refusal(with([](test::GgufWriter& file) {
-                           file.string("llama.rope.scaling.type", "yarn");
+                           file.string("llama.rope.scaling.type", "longrope");
                        }),
                        options, Errc::unsupported),
-               Contains("'yarn'"));
+               Contains("'longrope'"));
     CHECK_THAT(refusal(with([](test::GgufWriter& file) { file.u32("llama.expert_count", 8); }),
                        options, Errc::unsupported),
                Contains("experts"));
@@ -482,44 +481,6 @@ TEST_CASE("create refuses hostile sizes before it uses them", "[forward]") {
           "the file has no 'general.architecture'");
 }
 
-namespace {
-
-struct Prompt {
-    std::string name;
-    std::vector<Token> ids, greedy;
-    std::vector<double> gap;
-    std::vector<std::pair<Token, double>> top;  // natural log of probability
-};
-
-std::vector<Prompt> reference_prompts() {
-    simdjson::dom::parser parser;
-    const auto document = parser.load(PARLEY_SOURCE_DIR "/tests/data/smollm2-135m-q4_1.json");
-    std::vector<Prompt> prompts;
-    for (const auto entry : document["prompts"].get_array()) {
-        Prompt prompt;
-        prompt.name = std::string{entry["name"].get_string().value()};
-        for (const int64_t id : entry["ids"].get_array())
-            prompt.ids.push_back(static_cast<Token>(id));
-        const auto numpy = entry["numpy"];
-        for (const int64_t id : numpy["greedy"].get_array()) {
-            prompt.greedy.push_back(static_cast<Token>(id));
-        }
-        for (const double gap : numpy["gap"].get_array()) prompt.gap.push_back(gap);
-        for (const auto pair : numpy["top"].get_array()) {
-            prompt.top.emplace_back(static_cast<Token>(pair.at(0).get_int64().value()),
-                                    pair.at(1).get_double().value());
-        }
-        prompts.push_back(std::move(prompt));
-    }
-    return prompts;
-}
-
-Token best_of(const Logits& logits) {
-    return static_cast<Token>(std::max_element(logits.begin(), logits.end()) - logits.begin());
-}
-
-}  // namespace
-
 TEST_CASE("the real model agrees with an independent fp32 pass", "[forward][real]") {
     const std::string path = test::model_file();
     if (path.empty()) return;
@@ -527,56 +488,9 @@ TEST_CASE("the real model agrees with an independent fp32 pass", "[forward][real
     REQUIRE(file);
     const std::string kv_type = GENERATE("f16", "int8");
     auto forward = make(*file, kernels::best().name, 2, 700, kv_type);
-    const auto prompts = reference_prompts();
-    REQUIRE(prompts.size() == 10);
-    for (const Prompt& prompt : prompts) {
-        INFO(prompt.name);
-        Sequence sequence{prompt.ids, 7, 3};
-        Logits logits = feed(*forward, sequence, 512);
-
-        double sum = 0;
-        const double top = *std::max_element(logits.begin(), logits.end());
-        for (const float x : logits) sum += std::exp(x - top);
-        const double log_sum = top + std::log(sum);
-        // Over eleven outcomes: the reference's ten best, and anything else.
-        double kl = 0, rest = 1, our_rest = 1;
-        for (const auto& [token, log_p] : prompt.top) {
-            const double log_q = logits[static_cast<size_t>(token)] - log_sum;
-            kl += std::exp(log_p) * (log_p - log_q);
-            rest -= std::exp(log_p);
-            our_rest -= std::exp(log_q);
-        }
-        if (rest > 1e-6) kl += rest * std::log(rest / std::max(our_rest, 1e-9));
-        std::vector<Token> order(logits.size());
-        std::iota(order.begin(), order.end(), 0);
-        std::partial_sort(order.begin(), order.begin() + 10, order.end(), [&](Token a, Token b) {
-            return logits[static_cast<size_t>(a)] > logits[static_cast<size_t>(b)];
-        });
-        const auto shared = std::count_if(prompt.top.begin(), prompt.top.end(), [&](const auto& t) {
-            return std::find(order.begin(), order.begin() + 10, t.first) != order.begin() + 10;
-        });
-        // INT8 KV may cost as much again as what the two sides' other rounding does.
-        CHECK(kl < (kv_type == "int8" ? 0.05 : 0.03));
-        CHECK(shared >= 8);
-
-        size_t same = 0;
-        double parted = 0;
-        for (; same < prompt.greedy.size(); ++same) {
-            const Token token = best_of(logits);
-            if (token != prompt.greedy[same]) {
-                parted = prompt.gap[same];
-                break;
-            }
-            const engine::Chunk chunk{{&token, 1}, sequence.done++, sequence.blocks, true};
-            forward->run({&chunk, 1}, logits);
-        }
-        // Two correct engines part only where the best two logits are close.
-        CHECK(parted < 0.35);
-        std::printf("%-4s %-12s kl %.4f, %ld of the ten best, %zu of %zu greedy tokens",
-                    kv_type.c_str(), prompt.name.c_str(), kl, static_cast<long>(shared), same, prompt.greedy.size());
-        if (same < prompt.greedy.size()) std::printf(" (parts at a gap of %.3f)", parted);
-        std::printf("\n");
-    }
+    // INT8 KV may cost as much again as what the two sides' other rounding does.
+    test::agrees_with_reference(*forward, "smollm2-135m-q4_1.json", 10,
+                                kv_type == "int8" ? 0.05 : 0.03, kv_type);
 }
 
 TEST_CASE("the real model gives the reference's bits on every path, in any chunks and batch",
@@ -585,7 +499,7 @@ TEST_CASE("the real model gives the reference's bits on every path, in any chunk
     if (path.empty()) return;
     auto file = model::Gguf::open(path);
     REQUIRE(file);
-    const auto prompts = reference_prompts();
+    const auto prompts = test::reference_prompts("smollm2-135m-q4_1.json");
     Logits expected;
     auto names = paths();
     std::reverse(names.begin(), names.end());

@@ -1,4 +1,4 @@
-// A llama (or qwen2, qwen3) of a few thousand weights with random values: every kind of tensor, odd sizes, several attention
+// A llama (or qwen2, qwen3, gemma3) of a few thousand weights with random values: every kind of tensor, odd sizes, several attention
 // splits. Small enough for the naive kernels, so that whole passes can be compared with them.
 #pragma once
 
@@ -14,7 +14,7 @@
 namespace parley::test {
 
 struct TinyModel {
-    std::string architecture = "llama";  // or qwen2, qwen3
+    std::string architecture = "llama";  // or qwen2, qwen3, gemma3
     uint32_t layers = 2;
     uint32_t embedding = 96;
     uint32_t heads = 6;
@@ -25,6 +25,9 @@ struct TinyModel {
     uint32_t context = 1024;
     bool own_output = true;
     uint32_t rope_dims = 32;
+    float rope_base = 10000.0f;
+    uint32_t window = 20;  // gemma3 only: five layers of six see no more
+    std::vector<float> rope_divisors;  // not empty: rope_freqs.weight
     // Types in turn, tensor by tensor, so that each is somewhere.
     std::vector<kernels::Type> types{kernels::Type::q4_1, kernels::Type::q8_0, kernels::Type::q4_0,
                                      kernels::Type::f16,  kernels::Type::bf16, kernels::Type::f32};
@@ -45,8 +48,10 @@ struct TinyModel {
             .u32(architecture + ".attention.key_length", head_dim)
             .u32(architecture + ".attention.value_length", head_dim)
             .u32(architecture + ".rope.dimension_count", rope_dims)
-            .f32(architecture + ".rope.freq_base", 10000.0f)
+            .f32(architecture + ".rope.freq_base", rope_base)
             .f32(architecture + ".attention.layer_norm_rms_epsilon", 1e-5f);
+        const bool gemma3 = architecture == "gemma3";
+        if (gemma3) file.u32("gemma3.attention.sliding_window", window);
         if (change) change(file);
         size_t turn = 0;
         const auto matrix = [&](const std::string& name, uint64_t rows, uint64_t cols) {
@@ -71,15 +76,20 @@ struct TinyModel {
                 vector(at + "attn_k.bias", kv_heads * head_dim);
                 vector(at + "attn_v.bias", kv_heads * head_dim);
             }
-            if (architecture == "qwen3") {
+            if (architecture == "qwen3" || gemma3) {
                 vector(at + "attn_q_norm.weight", head_dim);
                 vector(at + "attn_k_norm.weight", head_dim);
             }
             matrix(at + "attn_output.weight", embedding, heads * head_dim);
+            if (gemma3) vector(at + "post_attention_norm.weight", embedding);
             vector(at + "ffn_norm.weight", embedding);
             matrix(at + "ffn_gate.weight", feed_forward, embedding);
             matrix(at + "ffn_up.weight", feed_forward, embedding);
             matrix(at + "ffn_down.weight", embedding, feed_forward);
+            if (gemma3) vector(at + "post_ffw_norm.weight", embedding);
+        }
+        if (!rope_divisors.empty()) {
+            file.tensor_f32("rope_freqs.weight", {rope_divisors.size()}, rope_divisors);
         }
         vector("output_norm.weight", embedding);
         if (own_output) matrix("output.weight", vocab, embedding);

@@ -10,6 +10,7 @@ namespace {
 struct Case {
     uint32_t dim;
     std::vector<uint32_t> positions;  // what each query sees
+    std::vector<uint32_t> hidden;     // and what of it not; empty: nothing
     std::vector<float> queries;
     KvType type;
     std::vector<std::vector<uint16_t>> pages;
@@ -41,6 +42,7 @@ struct Case {
                                  .kv_type = type,
                                  .pages = page.data(),
                                  .positions = positions.data(),
+                                 .hidden = hidden.empty() ? nullptr : hidden.data(),
                                  .max = out.data(),
                                  .sum = out.data() + n,
                                  .acc = out.data() + 2 * n});
@@ -75,6 +77,61 @@ TEST_CASE("attention has the reference's bits for every number of queries and po
             INFO(path->name << " positions " << n);
             REQUIRE(first_difference(c.run(*path), c.run(reference::table())) == -1);
         }
+    }
+}
+
+TEST_CASE("a window's attention has the reference's bits and reads no page before it", "[kernels]") {
+    const KvType type = GENERATE(KvType::f16, KvType::int8);
+    for (const Kernels* path : fast_paths()) {
+        Random random{36};
+        for (const uint32_t queries : {1u, 2u, 3u, 5u, 8u, 12u, 16u}) {
+            for (const uint32_t per_position : {1u, 3u, 4u}) {
+                for (const uint32_t window : {1u, 2u, 15u, 16u, 17u, 40u, 200u}) {
+                    for (const uint32_t first : {1u, 16u, 17u, 100u, 241u}) {
+                        std::vector<uint32_t> positions, hidden;
+                        for (uint32_t i = 0; i < queries; ++i) {
+                            const uint32_t sees = std::min(kSplit, first + i / per_position);
+                            positions.push_back(sees);
+                            hidden.push_back(sees > window ? sees - window : 0);
+                        }
+                        Case c{random, 64, positions, type};
+                        c.hidden = hidden;
+                        for (uint32_t p = 0; p < hidden[0] / kPage; ++p) {
+                            std::fill(c.pages[p].begin(), c.pages[p].end(), uint16_t{0x7fc0});
+                        }
+                        INFO(path->name << " queries " << queries << " window " << window
+                                        << " first " << first);
+                        const auto got = c.run(*path);
+                        REQUIRE(first_difference(got, c.run(reference::table())) == -1);
+                        for (const float x : got) REQUIRE(std::isfinite(x));
+                    }
+                }
+            }
+        }
+    }
+}
+
+TEST_CASE("the reference's window is the softmax over what it shows", "[kernels]") {
+    Random random{37};
+    const uint32_t dim = 32;
+    Case c{random, dim, {100}};
+    c.hidden = {63};
+    const auto got = c.run(reference::table());
+    std::vector<double> out(dim, 0.0);
+    double sum = 0;
+    for (uint32_t j = 63; j < 100; ++j) {
+        const uint16_t* page = c.pages[j / kPage].data();
+        double score = 0;
+        for (uint32_t d = 0; d < dim; ++d) {
+            score += double{c.queries[d]} * reference::f16_to_f32(page[d * kPage + j % kPage]);
+        }
+        sum += std::exp(score);
+        for (uint32_t d = 0; d < dim; ++d) {
+            out[d] += std::exp(score) * reference::f16_to_f32(page[(kPage + j % kPage) * dim + d]);
+        }
+    }
+    for (uint32_t d = 0; d < dim; ++d) {
+        REQUIRE(got[2 + d] / got[1] == Approx(out[d] / sum).margin(2e-6));
     }
 }
 

@@ -102,7 +102,7 @@ TEST_CASE("rotation has the reference's bits for whole and partial heads", "[ker
     }
 }
 
-TEST_CASE("the gated unit has the reference's bits, edges included", "[kernels]") {
+TEST_CASE("the gated units, SiLU and GELU, have the reference's bits, edges included", "[kernels]") {
     for (const Kernels* path : fast_paths()) {
         Random random{25};
         for (uint64_t n = 1; n <= 70; ++n) {
@@ -115,7 +115,21 @@ TEST_CASE("the gated unit has the reference's bits, edges included", "[kernels]"
             reference::silu_mul(gate.data(), up.data(), n, slow.data());
             INFO(path->name << " n " << n);
             REQUIRE(first_difference(fast, slow) == -1);
+            path->gelu_mul(gate.data(), up.data(), n, fast.data());
+            reference::gelu_mul(gate.data(), up.data(), n, slow.data());
+            REQUIRE(first_difference(fast, slow) == -1);
         }
+    }
+}
+
+TEST_CASE("GELU is the one with tanh to a millionth", "[kernels]") {
+    const float one = 1.0f;
+    for (float g = -12.0f; g <= 12.0f; g += 0.003f) {
+        float got = 0;
+        reference::gelu_mul(&g, &one, 1, &got);
+        const double x = g, root = std::sqrt(2.0 / std::acos(-1.0));
+        const double exact = 0.5 * x * (1 + std::tanh(root * (x + 0.044715 * x * x * x)));
+        REQUIRE(std::fabs(got - exact) <= 1e-6 * std::max(1.0, std::fabs(x)));
     }
 }
 
