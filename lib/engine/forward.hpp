@@ -61,6 +61,10 @@ class Forward {
     virtual uint32_t context_tokens() const = 0;
     virtual uint32_t kv_blocks() const = 0;
     virtual uint64_t kv_bytes() const = 0;
+    // Bytes of keys and values that decoding a token at this depth reads: less than all where layers have a window.
+    virtual uint64_t kv_read_bytes(uint32_t depth) const {
+        return kv_bytes() / kv_blocks() / kBlockTokens * depth;
+    }
     virtual uint64_t weight_bytes() const = 0;       // bytes read per decoded token, roughly
     virtual const char* kernel() const = 0;          // the path that runs: "avx512vnni"
     virtual uint32_t threads() const = 0;

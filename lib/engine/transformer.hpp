@@ -57,6 +57,7 @@ class Transformer final : public Forward, private ThreadPool::Body {
     uint32_t context_tokens() const override { return context_; }
     uint32_t kv_blocks() const override { return kv_.shape().blocks; }
     uint64_t kv_bytes() const override { return kv_.bytes(); }
+    uint64_t kv_read_bytes(uint32_t depth) const override;
     uint64_t weight_bytes() const override { return weights_.bytes_per_token(); }
     const char* kernel() const override { return kernels_.name; }
     uint32_t threads() const override { return pool_->threads(); }

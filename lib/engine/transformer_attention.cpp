@@ -36,6 +36,15 @@ void Transformer::rotate(float* x, const float* bias, const std::vector<float>& 
     kernels_.rope_adjacent(x, dim, cos_sin, pairs, scale);
 }
 
+uint64_t Transformer::kv_read_bytes(uint32_t depth) const {
+    const uint64_t layer_bytes = kv_.bytes() / kv_blocks() / kBlockTokens / shape_.layers;
+    uint64_t positions = 0;  // over the layers
+    for (uint32_t i = 0; i < shape_.layers; ++i) {
+        positions += shape_.windowed(i) ? std::min(depth, shape_.window) : depth;
+    }
+    return layer_bytes * positions;
+}
+
 const float* Transformer::cos_sin(uint32_t layer, uint32_t row) const {
     return cos_sin_.data() + uint64_t{row} * cos_sin_stride_ +
            (shape_.windowed(layer) ? shape_.rope_dims : 0);

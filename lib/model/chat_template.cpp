@@ -217,7 +217,7 @@ class ChatTemplate::Writer {
 
 Result<ChatTemplate> ChatTemplate::recognise(std::string_view jinja, std::string_view family) {
     constexpr std::string_view kHint =
-        "--chat-template chatml, gemma, llama3 or zephyr sets the family by hand";
+        "--chat-template chatml, gemma, llama3 or zephyr sets the family by hand, raw takes the bare text";
     const std::string_view seen = family_of(jinja);
     if (family.empty()) {
         if (jinja.empty())
@@ -231,9 +231,9 @@ Result<ChatTemplate> ChatTemplate::recognise(std::string_view jinja, std::string
                 Errc::unsupported,
                 fmt::format("the model's chat template looks like '{}', which is not offered: {}",
                             seen, kHint));
-    } else if (!is_offered(family)) {
+    } else if (family != "raw" && !is_offered(family)) {
         return fail(Errc::unsupported, fmt::format("the chat template family '{}' is not offered "
-                                                   "(chatml, gemma, llama3 and zephyr are)",
+                                                   "(chatml, gemma, llama3, zephyr and raw are)",
                                                    family.substr(0, 64)));
     }
     ChatTemplate out;
@@ -247,6 +247,7 @@ Result<ChatTemplate> ChatTemplate::recognise(std::string_view jinja, std::string
                 "known: {}",
                 kHint));
     };
+    if (out.family_ == "raw") return out;
     if (out.family_ == "chatml") {
         out.default_system_ = default_system(jinja);
         // The only condition we render. One that asks for something else would be followed wrongly.
@@ -294,6 +295,8 @@ std::vector<Token> ChatTemplate::render(const Tokenizer& tokenizer,
         render_llama3(writer, turns);
     else if (family_ == "zephyr")
         render_zephyr(writer, turns);
+    else if (family_ == "raw")
+        render_raw(writer, turns);
     else
         render_chatml(writer, turns);
     return writer.finish();
@@ -408,10 +411,17 @@ void ChatTemplate::render_zephyr(Writer& writer, std::span<const Turn> turns) co
     open(Role::assistant, "");
 }
 
+void ChatTemplate::render_raw(Writer& writer, std::span<const Turn> turns) const {
+    for (size_t i = 0; i < turns.size(); ++i) {
+        if (i > 0) writer.text("\n\n");
+        writer.text(turns[i].text);
+    }
+}
+
 std::vector<std::string> ChatTemplate::stop_markers() const {
     if (family_ == "gemma") return {std::string(kGemmaEnd)};
     if (family_ == "llama3") return {std::string(kTurnEnd)};
-    if (family_ == "zephyr") return {};
+    if (family_ == "zephyr" || family_ == "raw") return {};
     return {std::string(kEnd)};
 }
 

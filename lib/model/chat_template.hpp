@@ -3,6 +3,7 @@
 // Families chatml, gemma, llama3, zephyr: recognised by the Jinja text in the file and rendered
 //          natively, no Jinja is run. A text of no known family, or none, is Errc::unsupported, and
 //          names the override option.
+//          `raw` is none: the turns' texts with an empty line between, for base models, only by the override.
 // Text     the template's own markers become control tokens; everything inside a turn is plain text.
 //          Zephyr's role markers ("<|user|>") are plain text in most of its vocabularies: there the
 //          end of every turn, the EOS token, is what no text can forge.
@@ -35,7 +36,7 @@ struct Turn {
 class ChatTemplate {
   public:
     // `jinja` is tokenizer.chat_template; `family` overrides the recognition ("chatml", "gemma", "llama3",
-    // "zephyr"; "" = none).
+    // "zephyr", "raw"; "" = none).
     static base::Result<ChatTemplate> recognise(std::string_view jinja, std::string_view family);
 
     // Errc::unsupported if `tokenizer` lacks a marker of the family: ask once, before render().
@@ -48,7 +49,8 @@ class ChatTemplate {
     std::vector<Token> render(const Tokenizer& tokenizer, std::span<const Turn> turns) const;
     std::string_view family() const { return family_; }
     std::string_view jinja() const { return jinja_; }
-    // Spellings that end the assistant's turn; zephyr has none: the vocabulary's EOS does.
+    // Spellings that end the assistant's turn; zephyr and raw have none: the vocabulary's
+    // EOS does.
     std::vector<std::string> stop_markers() const;
 
   private:
@@ -56,6 +58,7 @@ class ChatTemplate {
     void render_chatml(Writer& writer, std::span<const Turn> turns) const;
     void render_gemma(Writer& writer, std::span<const Turn> turns) const;
     void render_llama3(Writer& writer, std::span<const Turn> turns) const;
+    void render_raw(Writer& writer, std::span<const Turn> turns) const;
     void render_zephyr(Writer& writer, std::span<const Turn> turns) const;
 
     std::string family_;

@@ -5,10 +5,12 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <limits>
 #include <map>
 #include <random>
 
 #include "engine/forward.hpp"
+#include "engine/rope_table.hpp"
 #include "kernels/kernels.hpp"
 #include "tiny_model.hpp"
 
@@ -355,6 +357,162 @@ TEST_CASE("qwen2 and qwen3 have the same bits in every chunking, batch and kerne
                 }
             }
         }
+    }
+}
+
+namespace {
+
+constexpr double kTurnWhole = 6.283185307179586;
+
+test::TinyModel scaled(const char* type, std::function<void(test::GgufWriter&)> keys = {}) {
+    test::TinyModel model;
+    model.types = {kernels::Type::f32};
+    model.change = [=](test::GgufWriter& file) {
+        if (*type) file.string("llama.rope.scaling.type", type);
+        if (keys) keys(file);
+    };
+    return model;
+}
+
+}  // namespace
+
+TEST_CASE("linear RoPE scaling divides positions, and an old file's scale_linear is the same",
+          "[architectures]") {
+    for (const char* key : {"llama.rope.scaling.factor", "llama.rope.scale_linear"}) {
+        const bool old = std::string_view{key}.ends_with("scale_linear");
+        check_near(scaled(old ? "" : "linear",
+                          [=](test::GgufWriter& file) { file.f32(key, 2.5f); }),
+                   40, [](uint32_t position, uint32_t pair) {
+                       return Turn{position / 2.5 / std::pow(10000.0, pair / 16.0)};
+                   });
+    }
+    // One that says none is not scaled, whatever the factor.
+    check_near(scaled("none", [](test::GgufWriter& file) { file.f32("llama.rope.scaling.factor", 2.5f); }),
+               40);
+}
+
+// By the paper (Peng et al. 2023, NTK by parts) as Hugging Face's transformers computes it.
+TEST_CASE("YaRN scales each pair by how often it turns, and sharpens attention", "[architectures]") {
+    for (const bool own_betas : {false, true}) {
+        const double fast = own_betas ? 16 : 32, slow = own_betas ? 2 : 1, factor = 4, original = 512;
+        const auto model = scaled("yarn", [=](test::GgufWriter& file) {
+            file.f32("llama.rope.scaling.factor", static_cast<float>(factor))
+                .u32("llama.rope.scaling.original_context_length", static_cast<uint32_t>(original));
+            if (own_betas) {
+                file.f32("llama.rope.scaling.yarn_beta_fast", static_cast<float>(fast))
+                    .f32("llama.rope.scaling.yarn_beta_slow", static_cast<float>(slow));
+            }
+        });
+        const auto correction = [&](double turns) {
+            return 32 * std::log(original / (turns * kTurnWhole)) / (2 * std::log(10000.0));
+        };
+        const double low = std::max(std::floor(correction(fast)), 0.0);
+        const double high = std::min(std::ceil(correction(slow)), 31.0);
+        REQUIRE(low > 0);
+        REQUIRE(high < 16);
+        check_near(model, 60, [=](uint32_t position, uint32_t pair) {
+            const double extrapolated = 1 / std::pow(10000.0, pair / 16.0);
+            const double ramp = std::min(std::max((pair - low) / (high - low), 0.0), 1.0);
+            const double frequency = extrapolated / factor * ramp + extrapolated * (1 - ramp);
+            return Turn{position * frequency, 0.1 * std::log(factor) + 1};
+        });
+    }
+}
+
+TEST_CASE("Llama 3's rope_freqs give the frequencies of its own formula", "[architectures]") {
+    const double factor = 8, low = 1, high = 4, original = 64;
+    const auto llama3 = [=](double frequency) {
+        const double wave = kTurnWhole / frequency;
+        if (wave > original / low) return frequency / factor;
+        if (wave < original / high) return frequency;
+        const double smooth = (original / wave - low) / (high - low);
+        return (1 - smooth) * frequency / factor + smooth * frequency;
+    };
+    test::TinyModel model = scaled("");
+    uint32_t kept = 0, divided = 0;
+    for (uint32_t pair = 0; pair < 16; ++pair) {
+        const double own = 1 / std::pow(10000.0, pair / 16.0);
+        model.rope_divisors.push_back(static_cast<float>(own / llama3(own)));
+        kept += model.rope_divisors.back() == 1;
+        divided += model.rope_divisors.back() == 8;
+    }
+    REQUIRE(kept > 0);
+    REQUIRE(divided > 0);
+    REQUIRE(kept + divided < 16);
+    check_near(model, 60, [=](uint32_t position, uint32_t pair) {
+        return Turn{position * llama3(1 / std::pow(10000.0, pair / 16.0))};
+    });
+}
+
+TEST_CASE("gemma3's scaling is for the layers that see all, not for those with a window",
+          "[architectures]") {
+    test::TinyModel model = gemma3(20);
+    model.types = {kernels::Type::f32};
+    model.change = [](test::GgufWriter& file) {
+        file.string("gemma3.rope.scaling.type", "linear").f32("gemma3.rope.scaling.factor", 8.0f);
+    };
+    check_near(model, 45, [](uint32_t position, uint32_t pair) {
+        return Turn{position / 8.0 / std::pow(1e6, pair / 16.0)};
+    });
+}
+
+// The numbers of another program (Python, by transformers' formula) for Qwen 2.5's configuration.
+TEST_CASE("YaRN's frequencies are those computed elsewhere", "[architectures]") {
+    engine::RopeScaling scaling;
+    scaling.yarn = true;
+    scaling.factor = 4;
+    scaling.original_context = 32768;
+    const auto table = engine::RopeTable::make(1e6, 128, scaling, {});
+    CHECK(table.magnitude == Approx(1.138629436111989).epsilon(1e-12));
+    REQUIRE(table.frequencies.size() == 64);
+    for (const auto& [pair, frequency] : {std::pair{0, 1.0},
+                                          {10, 0.11547819846894582},
+                                          {23, 0.006978305848598663},
+                                          {24, 0.005375321490790102},
+                                          {30, 0.001064360981247002},
+                                          {39, 6.490394320837029e-05},
+                                          {40, 4.445698525097307e-05},
+                                          {63, 3.102344401879299e-07}}) {
+        CHECK(table.frequencies[pair] == Approx(frequency).epsilon(1e-12));
+    }
+}
+
+TEST_CASE("a RoPE scaling that is not computed, or a number that cannot be, is refused by name",
+          "[architectures]") {
+    const auto refused = [](const char* type, const char* key, float value, base::Errc code,
+                            const std::string& named) {
+        const model::Gguf file = parsed(scaled(type, [=](test::GgufWriter& writer) {
+            if (*key) writer.f32(key, value);
+        }));
+        engine::ForwardOptions options;
+        options.kv_blocks = 8;
+        const auto forward = engine::Forward::create(file, options);
+        INFO(type << " " << key << " " << value);
+        REQUIRE(!forward);
+        CHECK(forward.error().code == code);
+        CHECK(forward.error().what.find(named) != std::string::npos);
+    };
+    using base::Errc;
+    refused("longrope", "", 0, Errc::unsupported, "'longrope'");
+    refused("YARN", "", 0, Errc::unsupported, "'YARN'");
+    refused("linear", "llama.rope.scaling.factor", 0, Errc::corrupt, "scaling.factor");
+    refused("linear", "llama.rope.scaling.factor", -4, Errc::corrupt, "scaling.factor");
+    refused("yarn", "llama.rope.scaling.factor", std::numeric_limits<float>::infinity(), Errc::corrupt,
+            "scaling.factor");
+    refused("yarn", "llama.rope.scaling.yarn_beta_fast", std::nanf(""), Errc::corrupt, "yarn_beta_fast");
+    refused("yarn", "llama.rope.scaling.yarn_log_multiplier", 0.1f, Errc::unsupported,
+            "yarn_log_multiplier");
+    refused("yarn", "llama.rope.scaling.yarn_ext_factor", 0.5f, Errc::unsupported, "yarn_ext_factor");
+    for (const float divisor : {0.0f, -1.0f, std::nanf("")}) {
+        test::TinyModel model = scaled("");
+        model.rope_divisors.assign(16, 1.0f);
+        model.rope_divisors[7] = divisor;
+        const model::Gguf file = parsed(model);
+        engine::ForwardOptions options;
+        options.kv_blocks = 8;
+        const auto forward = engine::Forward::create(file, options);
+        REQUIRE(!forward);
+        CHECK(forward.error().what.find("'rope_freqs.weight'") != std::string::npos);
     }
 }
 

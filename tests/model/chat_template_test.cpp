@@ -172,7 +172,7 @@ TEST_CASE("templates of other families are refused by name, with the way out", "
     CHECK(refusal("<|im_start|>user<|im_sep|>x<|im_end|>", "").find("'phi4'") != std::string::npos);
     CHECK(refusal("{{ messages }}", "").find("no known family") != std::string::npos);
     CHECK(refusal("", "").find("no chat template") != std::string::npos);
-    for (const char* way_out : {"--chat-template", "chatml", "gemma", "llama3", "zephyr"})
+    for (const char* way_out : {"--chat-template", "chatml", "gemma", "llama3", "zephyr", "raw"})
         CHECK(refusal("", "").find(way_out) != std::string::npos);
     CHECK(refusal(test::kSmallJinja, "vicuna").find("'vicuna'") != std::string::npos);
     CHECK(refusal("{{'<|im_start|>system\nalways<|im_end|>\n'}}", "").find("condition") !=
@@ -290,6 +290,24 @@ TEST_CASE("a prefill keeps its end in every family", "[template]") {
           "<|start_header_id|>assistant<|end_header_id|>\n\nSure, ");
     CHECK(render_as("zephyr", {{Role::user, "q"}, {Role::assistant, " Sure, "}}) ==
           "<|user|>\nq</s>\n<|assistant|>\n Sure, ");
+}
+
+TEST_CASE("raw is the bare text of the turns, behind BOS where the vocabulary asks for it", "[template]") {
+    const std::vector<Turn> turns = {{Role::system, "el"}, {Role::user, "<s> th"}, {Role::assistant, "lo "}};
+    for (const bool flag : {false, true}) {
+        const auto tokenizer = small_spm(flag);
+        const auto raw = ChatTemplate::recognise("", "raw");
+        REQUIRE(raw);
+        CHECK(raw->fits(tokenizer));
+        CHECK(raw->stop_markers().empty());
+        std::vector<Token> expected;
+        if (flag) expected.push_back(*tokenizer.bos());
+        tokenizer.encode("el\n\n<s> th\n\nlo ", expected);  // a control token's spelling is text
+        CHECK(raw->render(tokenizer, turns) == expected);
+    }
+    // By hand only, and whatever the file has.
+    CHECK(ChatTemplate::recognise("<|im_start|><|im_end|>", "raw")->family() == "raw");
+    CHECK(ChatTemplate::recognise("<|im_start|><|im_end|>", "")->family() == "chatml");
 }
 
 TEST_CASE("BOS comes once, whoever asks for it", "[template]") {

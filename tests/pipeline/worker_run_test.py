@@ -4,6 +4,7 @@
 usage: worker_run_test.py [BIN_DIR]   (default: build/bin of this checkout)
 """
 import json
+import math
 import os
 import subprocess
 import sys
@@ -141,6 +142,21 @@ with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as asked:
     bad = worker("bench", "--model", MODEL, "--requests", asked.name)
     check("a body that is no request is 65, with its line", bad.returncode == 65 and ":3:" in bad.stderr, bad.stderr)
 check("a depth that is no number is 64", worker("bench", "--model", MODEL, "--depth", "deep").returncode == 64)
+
+TEXT = os.path.join(ROOT, "tests/bench/perplexity_text.txt")
+read = worker("bench", "--model", MODEL, "--json", "--perplexity", TEXT, "--window", "256")
+check("bench --perplexity ends with 0", read.returncode == 0, read.stderr)
+found = json.loads(read.stdout)
+check("the second half of each window is scored, but for its last position", found["window"] == 256
+      and found["windows"] == found["text_tokens"] // 256 and found["scored_tokens"] == found["windows"] * 127, found)
+check("the perplexity is exp of the mean, between 1 and a vocabulary's guessing", abs(math.exp(found["nll"]) / found["perplexity"] - 1) < 1e-9
+      and 5 < found["perplexity"] < 60 and found["perplexity_error"] > 0, found)
+few = worker("bench", "--model", MODEL, "--json", "--perplexity", TEXT, "--window", "256", "--rows-max", "16", "--threads", "1")
+check("the perplexity does not depend on chunks and threads", json.loads(few.stdout)["perplexity"] == found["perplexity"], few.stdout)
+check("the table has the same perplexity", f"{found['perplexity']:.4f}" in worker("bench", "--model", MODEL, "--perplexity", TEXT, "--window", "256").stdout)
+short = worker("bench", "--model", MODEL, "--perplexity", TEXT, "--window", "2048")
+check("a text shorter than two windows is 65", short.returncode == 65 and "fewer than two windows" in short.stderr, (short.returncode, short.stderr))
+check("no such text is 66", worker("bench", "--model", MODEL, "--perplexity", "/nonexistent.txt").returncode == 66)
 
 print(f"{len(failures)} failed")
 sys.exit(1 if failures else 0)

@@ -12,11 +12,13 @@
 #include <map>
 
 #include "base/file.hpp"
+#include "base/file.hpp"
 #include "base/json.hpp"
 #include "base/log.hpp"
 #include "load.hpp"
 #include "messages/request.hpp"
 #include "model/gguf.hpp"
+#include "perplexity.hpp"
 #include "roofline.hpp"
 
 namespace parley::infer_worker {
@@ -207,9 +209,10 @@ struct Roofline {
     double token_ops = 0;
 
     // Mean decode iteration at its best: weights once, each sequence's KV at the middle of its answer.
-    double step_ms(const Options& o, uint32_t batch) const {
-        const double depth = o.prompt_tokens + o.decode_tokens / 2.0;
-        return (weight_bytes + batch * depth * kv_token_bytes) / read_b_s * 1e3;
+    double step_ms(const Options& o, const engine::Forward& forward, uint32_t batch) const {
+        const uint32_t depth = o.prompt_tokens + o.decode_tokens / 2;
+        const auto kv_bytes = static_cast<double>(forward.kv_read_bytes(depth));
+        return (weight_bytes + batch * kv_bytes) / read_b_s * 1e3;
     }
     double prefill_tok_s() const { return token_ops == 0 ? 0 : int8_ops_s / token_ops; }
 };
@@ -261,11 +264,53 @@ base::Result<std::vector<engine::Job>> read_requests(const Options& o,
     return jobs;
 }
 
+int bench_perplexity(const Options& o, Loaded& loaded) {
+    const auto text = base::read_file(o.perplexity);
+    if (!text) return base::report("infer-worker", text.error());
+    engine::Forward& forward = *loaded.forward;
+    std::string_view bytes = *text;
+    if (bytes.ends_with('\n')) bytes.remove_suffix(1);  // as llama-perplexity reads a file
+    const auto p = measure_perplexity(forward, loaded.artifact->tokenizer(), bytes,
+                                      o.perplexity_window, o.forward.rows_max);
+    if (!p)
+        return base::report("infer-worker",
+                            {p.error().code, fmt::format("'{}': {}", o.perplexity, p.error().what)});
+    if (!o.json) {
+        fmt::print("{} {} · kernel {} · KV {} · {} threads\n\n"
+                   "window  windows  scored  of tokens  perplexity  ± error\n"
+                   "{:6}  {:7}  {:6}  {:9}  {:10.4f}  {:7.4f}\n",
+                   loaded.artifact->name(), loaded.artifact->hash().substr(0, 12), forward.kernel(),
+                   o.forward.kv_type, forward.threads(), o.perplexity_window, p->windows,
+                   p->scored_tokens, p->text_tokens, p->perplexity, p->error);
+        return 0;
+    }
+    std::string out;
+    base::JsonWriter json(out);
+    json.object()
+        .field("model", loaded.artifact->name())
+        .field("hash", loaded.artifact->hash())
+        .field("kernel", forward.kernel())
+        .field("threads", forward.threads())
+        .field("kv_type", o.forward.kv_type)
+        .field("window", o.perplexity_window)
+        .field("windows", p->windows)
+        .field("text_tokens", p->text_tokens)
+        .field("scored_tokens", p->scored_tokens)
+        .field("nll", p->nll)
+        .field("perplexity", p->perplexity)
+        .field("perplexity_error", p->error)
+        .end();
+    fmt::print("{}\n", out);
+    return 0;
+}
+
 }  // namespace
 
 int bench(const Options& options) {
     Options o = options;
     o.nice = 0;
+    // Nothing here is a chat: a base model needs no template.
+    if (o.chat_template.empty()) o.chat_template = "raw";
     std::vector<uint32_t> batches;
     for (const std::string& text : o.batches) {
         uint32_t value = 0;
@@ -278,6 +323,7 @@ int bench(const Options& options) {
     auto loaded = load(o);
     if (!loaded) return base::report("infer-worker", loaded.error());
     engine::Forward& forward = *loaded->forward;
+    if (!o.perplexity.empty()) return bench_perplexity(o, *loaded);
     if (o.depths.empty()) o.depths.push_back(std::to_string(o.prompt_tokens));
     std::vector<uint32_t> depths;
     for (const std::string& text : o.depths) {
@@ -375,7 +421,7 @@ int bench(const Options& options) {
         // Every iteration reads the weights once, whatever the batch.
         const double weights_gb_s =
             s.step_ms == 0 ? 0 : static_cast<double>(forward.weight_bytes()) / s.step_ms * 1e-6;
-        const double share = s.step_ms == 0 ? 0 : roofline->step_ms(o, batch) / s.step_ms;
+        const double share = s.step_ms == 0 ? 0 : roofline->step_ms(o, forward, batch) / s.step_ms;
         const double prefill_share =
             roofline->int8_ops_s == 0 ? 0 : s.prefill_tok_s / roofline->prefill_tok_s();
         json.object()

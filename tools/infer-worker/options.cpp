@@ -6,7 +6,7 @@ namespace {
 void declare_template(base::Verb& verb, Options& o) {
     verb.option(
         "--chat-template", o.chat_template,
-        "template family (chatml, gemma, llama3, zephyr) where the file's own is not recognised");
+        "template family (chatml, gemma, llama3, zephyr; raw: none) where the file's own is not recognised");
 }
 
 void declare_model(base::Verb& verb, Options& o) {
@@ -141,6 +141,10 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     bench.option("--requests", o.requests,
                  "file of Messages API bodies, one a line, instead of random prompts");
     declare_speculation(bench, o.compared_speculation);
+    bench.option("--perplexity", o.perplexity,
+                 "measure no speed but the perplexity of this file of text");
+    bench.option("--window", o.perplexity_window, "tokens of a window of perplexity; half are scored")
+        .range(4, 1 << 24);
     bench.flag("--json", o.json, "one JSON object");
 
     const auto running = [&o](base::Verb& verb) {

@@ -53,6 +53,8 @@ struct Options {
     uint32_t decode_tokens = 64;
     std::vector<std::string> batches = {"1", "4", "16"};
     uint32_t repeats = 3;
+    std::string perplexity;  // file of text; empty: speed
+    uint32_t perplexity_window = 512;
     uint32_t compared_speculation = 0;  // --speculate of bench
     std::string requests;  // file of Messages API bodies instead of random prompts
 
