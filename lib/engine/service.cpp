@@ -170,13 +170,18 @@ base::Result<Job> Service::job_of(const Arrival& arrival, bool may_compile, Read
     if (const uint64_t most = artifact_.limits().output_tokens_max; most > 0)
         job.max_tokens = std::min(job.max_tokens, most);
     // A forced call has no text that they could be in.
-    if (request->tool_choice != messages::ToolChoice::forced) job.stops = request->stop_sequences;
+    if (request->tool_choice != messages::ToolChoice::forced) {
+        job.stops = request->stop_sequences;
+        for (const std::string& stop : envelope.sampling.stops)
+            if (!stop.empty()) job.stops.push_back(stop);
+    }
     size_t stop_bytes = 0;
     for (const std::string& stop : job.stops) stop_bytes += stop.size();
     if (stop_bytes > options_.stop_bytes_max)
         return base::fail(base::Errc::invalid, fmt::format("stop_sequences: {} bytes > {} maximum",
                                                            stop_bytes, options_.stop_bytes_max));
-    job.sampling.temperature = static_cast<float>(request->temperature.value_or(1.0));
+    job.sampling.temperature = static_cast<float>(
+        envelope.sampling.temperature.value_or(request->temperature.value_or(1.0)));
     job.sampling.top_p = static_cast<float>(request->top_p.value_or(1.0));
     job.sampling.top_k =
         static_cast<uint32_t>(std::min<uint64_t>(request->top_k.value_or(0), UINT32_MAX));

@@ -1,4 +1,4 @@
-// json_read: what both readers of this library need of simdjson's DOM. Internal to lib/messages.
+// json_read: what both readers of this library need of simdjson's DOM. Internal to lib/messages and lib/openai.
 #pragma once
 
 #include <simdjson.h>

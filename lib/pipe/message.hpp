@@ -43,6 +43,8 @@ struct Sampling {
     double repetition_penalty = 1;  // 1 = off
     double presence_penalty = 0;
     double frequency_penalty = 0;
+    std::optional<double> temperature;  // above the body's: 0…2
+    std::vector<std::string> stops;     // beside the body's: those of white space, which it cannot have
 };
 
 enum class Class : uint8_t { interactive, streaming, batch };

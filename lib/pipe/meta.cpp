@@ -182,12 +182,14 @@ std::string to_meta(const Envelope& e) {
     if (e.seed) w.field("seed", *e.seed);
     const Sampling& s = e.sampling;
     if (s.min_p != 0 || s.repetition_penalty != 1 || s.presence_penalty != 0 ||
-        s.frequency_penalty != 0) {
+        s.frequency_penalty != 0 || s.temperature || !s.stops.empty()) {
         w.key("sampling").object();
         number(w, "min_p", s.min_p);
         number(w, "repetition_penalty", s.repetition_penalty, 1.0);
         number(w, "presence_penalty", s.presence_penalty);
         number(w, "frequency_penalty", s.frequency_penalty);
+        if (s.temperature) w.field("temperature", *s.temperature);
+        if (!s.stops.empty()) texts(w, "stops", s.stops);
         w.end();
     }
     number(w, "ttft_ms", e.ttft_ms);
@@ -239,6 +241,10 @@ Result<Envelope> parse_envelope(std::string_view meta) {
         inner->real("repetition_penalty", e.sampling.repetition_penalty);
         inner->real("presence_penalty", e.sampling.presence_penalty);
         inner->real("frequency_penalty", e.sampling.frequency_penalty);
+        double temperature = -1;
+        inner->real("temperature", temperature);
+        if (temperature >= 0) e.sampling.temperature = temperature;
+        inner->texts("stops", e.sampling.stops);
         members->adopt(*inner);
     }
     members->integer("ttft_ms", e.ttft_ms);

@@ -13,3 +13,4 @@ make_venv() { # NAME PACKAGE…
 mkdir -p "$folder"
 make_venv anthropic-old 'anthropic==0.75.0'
 make_venv anthropic-new 'anthropic>=2,<3'
+make_venv openai 'openai>=3,<4'

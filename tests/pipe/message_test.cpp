@@ -51,6 +51,8 @@ TEST_CASE("an envelope comes back as it went, continuation and 64-bit seed too",
     e.cls = Class::batch;
     e.seed = 0xffff'ffff'ffff'fff0ull;
     e.sampling.min_p = 0.05;
+    e.sampling.temperature = 1.5;
+    e.sampling.stops = {"\n"};
     e.ttft_ms = 12;
     e.total_ms = 34;
     e.weight = 2.5;
@@ -64,6 +66,8 @@ TEST_CASE("an envelope comes back as it went, continuation and 64-bit seed too",
     REQUIRE(back->cls == Class::batch);
     REQUIRE(back->seed == e.seed);
     REQUIRE(back->sampling.min_p == 0.05);
+    REQUIRE(back->sampling.temperature == 1.5);
+    REQUIRE(back->sampling.stops == std::vector<std::string>{"\n"});
     REQUIRE(back->weight == 2.5);
     REQUIRE(back->unfiltered);
     REQUIRE(back->continuation->produced == std::vector<int32_t>{1, 2, 49151});

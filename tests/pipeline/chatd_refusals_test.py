@@ -75,7 +75,7 @@ def error_of(data):
 
 
 def paths_and_methods(chatd):
-    for path in ("/nope", "/v1/complete", "/v1/chat/completions", "/v1/messages/batches", "/v1/files", "/v1/messages/x/y"):
+    for path in ("/nope", "/v1/complete", "/v1/completions", "/v1/messages/batches", "/v1/files", "/v1/messages/x/y"):
         status, headers, data = chatd.ask("GET", path)
         check(f"{path} is a JSON 404", status == 404 and error_of(data)["type"] == "not_found_error", (status, data))
         check(f"{path} carries one id under two names",
@@ -137,6 +137,35 @@ def bodies(chatd, auth):
     deep = "[" * 200 + "]" * 200
     status, _, data = chatd.ask("POST", "/v1/messages", json.dumps(good)[:-1] + ',"x":' + deep + "}", {**auth, **VERSION})
     check("JSON deeper than 128 is 400", status == 400, (status, data))
+
+
+def chat_completions(chatd, auth, key):
+    def ask(body, headers, method="POST"):
+        status, got, data = chatd.ask(method, "/v1/chat/completions", body if isinstance(body, str) else json.dumps(body), headers)
+        return status, got, json.loads(data)
+    good = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    status, got, answer = ask(good, {})
+    check("without a key chat completions are 401 in OpenAI's shape",
+          status == 401 and list(answer) == ["error"] and answer["error"]["code"] == "invalid_api_key", (status, answer))
+    check("and carry the id in x-request-id", got.get("x-request-id", "").startswith("req_"), got)
+    bearer = {"authorization": "Bearer " + key}
+    status, got, answer = ask("", bearer, "GET")
+    check("GET on chat completions is 405 in that shape", status == 405 and got["allow"] == "POST" and list(answer) == ["error"], (status, answer))
+    status, _, answer = ask("x" * 300_000, bearer)
+    check("a body over the bound is 413 in that shape", status == 413 and list(answer) == ["error"], (status, answer))
+    status, _, answer = ask({**good, "temperature": 3}, bearer)
+    check("no version header is needed, and a wrong field is named",
+          status == 400 and answer["error"]["param"] == "temperature" and answer["error"]["type"] == "invalid_request_error", answer)
+    status, got, answer = ask({**good, "n": 2}, bearer)
+    check("what is not supported comes after the model: without one 503 server_error",
+          status == 503 and answer["error"]["type"] == "server_error" and int(got["retry-after"]) >= 1, (status, answer))
+    status, _, data = chatd.ask("GET", "/v1/models/nobody", headers=bearer)
+    answer = json.loads(data)
+    check("an unknown model's 404 is read by both SDKs", status == 404 and answer["type"] == "error"
+          and answer["error"]["type"] == "not_found_error" and answer["error"]["code"] == "model_not_found", answer)
+    status, _, data = chatd.ask("GET", "/v1/responses", headers=bearer)
+    answer = json.loads(data)
+    check("and so is an unknown path's", status == 404 and answer["type"] == "error" and "param" in answer["error"], answer)
 
 
 def conversations(chatd, auth):
@@ -223,6 +252,7 @@ def with_store(folder):
             auth = keys(chatd, key)
             bodies(chatd, auth)
             conversations(chatd, auth)
+            chat_completions(chatd, auth, key)
             check("user text and keys are not in the log", "hi" not in re.findall(r"\w+", chatd.text()) and key not in chatd.text())
             store.kill()
             store.wait()

@@ -26,14 +26,15 @@ constexpr int64_t kLastWordsMs =
     3000;  // for the ends of what the drain interrupted to become durable
 
 // What the server itself refuses, in the wire contract's words.
-http::Response refused(int status, std::string_view why) {
+http::Response refused(int status, std::string_view why, const http::Request* head) {
     ApiError error = ApiError::invalid(std::string(why));
     if (status == 413)
         error = ApiError::of(ErrorType::request_too_large, "the request body is too large");
     if (status >= 500) error = ApiError::unavailable(std::string(why), 1);
     if (status == 500) error = ApiError::of(ErrorType::api_error, "internal error");
     error.status = status;
-    return error_response(error, new_request_id());
+    const Dialect dialect = head ? dialect_of(find_route(*head)) : Dialect::messages;
+    return error_response(error, new_request_id(), dialect);
 }
 
 }  // namespace
@@ -169,8 +170,8 @@ Result<std::string> App::listen() {
     o.connections_max = options.connections_max;
     o.connections_per_address_max = options.connections_per_address_max;
     o.idle_ms = options.idle_ms;
-    o.error_response = [](int status, std::string_view why, const http::Request*) {
-        return refused(status, why);
+    o.error_response = [](int status, std::string_view why, const http::Request* head) {
+        return refused(status, why, head);
     };
     server_ = std::make_unique<http::Server>(
         loop, o, [this](const http::Request& head) { return decide(*this, head); },

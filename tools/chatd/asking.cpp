@@ -64,6 +64,7 @@ chat::AnswerOptions answer_options(const Exchange& exchange, Ask ask) {
     envelope.weight = caller.weight;
     envelope.message = options.id;
     envelope.seed = ask.seed;
+    envelope.sampling = std::move(ask.sampling);
     const auto parent = telemetry::TraceContext::parse(exchange.request.headers.get("traceparent"));
     if (parent) envelope.trace = parent->child().text();
     return options;

@@ -20,6 +20,7 @@ struct Ask {
     uint64_t max_tokens = 0;     // clamped
     bool stream = true;
     uint64_t seed = 0;
+    pipe::Sampling sampling;
 };
 
 chat::AnswerOptions answer_options(const Exchange& exchange, Ask ask);

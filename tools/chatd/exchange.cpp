@@ -19,9 +19,15 @@ http::Response json_response(int status, std::string json, std::string_view requ
     return response;
 }
 
-http::Response error_response(const ApiError& error, std::string_view request_id) {
+http::Response error_response(const ApiError& error, std::string_view request_id, Dialect dialect) {
     http::Response response =
-        json_response(error.status, messages::error_body(error, request_id), request_id);
+        dialect == Dialect::openai
+            ? json_response(openai::http_status(error), openai::error_body(error), request_id)
+            : json_response(error.status,
+                            dialect == Dialect::both
+                                ? openai::error_body_for_both(error, request_id)
+                                : messages::error_body(error, request_id),
+                            request_id);
     if (error.retry_after_s > 0)
         response.header("retry-after", std::to_string(error.retry_after_s));
     if (error.wants_should_retry_false()) response.header("x-should-retry", "false");
@@ -48,7 +54,7 @@ void Exchange::reply(http::Response response) {
     log(status_);
 }
 
-void Exchange::error(const ApiError& error) { reply(error_response(error, request_id)); }
+void Exchange::error(const ApiError& error) { reply(error_response(error, request_id, dialect)); }
 
 void Exchange::begin_sse() {
     status_ = 200;

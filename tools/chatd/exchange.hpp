@@ -5,6 +5,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,14 +14,19 @@
 #include "auth.hpp"
 #include "http/server.hpp"
 #include "messages/error.hpp"
+#include "openai/chat_answer.hpp"
 
 namespace parley::chatd {
 
 using HeaderList = std::vector<std::pair<std::string, std::string>>;
 
+// In whose words a route answers; `both`: a body that either SDK reads.
+enum class Dialect : uint8_t { messages, openai, both };
+
 // content-type, request-id, x-request-id, and what the error's status calls for.
 http::Response json_response(int status, std::string json, std::string_view request_id);
-http::Response error_response(const messages::ApiError& error, std::string_view request_id);
+http::Response error_response(const messages::ApiError& error, std::string_view request_id,
+                              Dialect dialect = Dialect::messages);
 std::string new_request_id();
 
 class Exchange {
@@ -41,6 +47,8 @@ class Exchange {
     http::Writer writer;
     std::string route;
     std::string request_id;
+    Dialect dialect = Dialect::messages;
+    std::optional<openai::Chunks> chunks;  // of a chat completion: what its stream's events become
     Caller caller;
     HeaderList more_headers;  // of the answer, whatever it is: what limits say
     int64_t since_ns = 0;

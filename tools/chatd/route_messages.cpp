@@ -6,6 +6,7 @@
 #include "chat/context.hpp"
 #include "chat/followers.hpp"
 #include "idempotency.hpp"
+#include "openai/chat_request.hpp"
 #include "peers.hpp"
 #include "routes.hpp"
 #include "sse_pump.hpp"
@@ -139,6 +140,8 @@ class MessagesCall final : public Call,
         if (outcome.attempts > 1) exchange_->note("attempts", outcome.attempts);
         status_ = outcome.status;
         error_ = outcome.error;
+        usage_ = outcome.usage;
+        if (exchange_->chunks) exchange_->chunks->set_usage(outcome.usage);
         if (!key_) return tell();
         if (status_ != Status::done && status_ != Status::blocked) {
             app_.idempotency->free(*key_);
@@ -179,6 +182,9 @@ class MessagesCall final : public Call,
                 each->error(error_);
             else if (status_ == Status::cancelled)
                 each->error(ApiError::overloaded(1));
+            else if (each->dialect == Dialect::openai)
+                each->reply(200, openai::completion_json(answer_->folder(), usage_,
+                                                         app_.clock.wall_ms() / 1000));
             else
                 each->reply(200, answer_->message_json());
         }
@@ -263,6 +269,7 @@ class MessagesCall final : public Call,
     std::vector<ExchangePtr> waiting_;  // for one object
     chat::Outcome::Status status_ = chat::Outcome::Status::done;
     ApiError error_;
+    messages::Usage usage_;
     bool told_ = false;
     bool exchange_done_ = false;
     bool gone_ = false;
@@ -270,11 +277,18 @@ class MessagesCall final : public Call,
     int64_t grace_until_ms_ = 0;
 };
 
+// What a request asks for that its body has no word for.
+struct Wanted {
+    pipe::Sampling sampling;
+    std::optional<uint64_t> seed;
+};
+
 // A checked request on its way to the model.
 struct Pending {
     ExchangePtr exchange;
     std::shared_ptr<const messages::Request> request;
     std::shared_ptr<const Model> model;
+    Wanted wanted;
     uint64_t counted = 0;  // 0: not
     std::optional<IdemKey> key;
 };
@@ -296,7 +310,8 @@ void begin(const std::shared_ptr<Pending>& pending) {
     ask.prompt_tokens = pending->counted > 0 ? pending->counted : text_bytes(request) / 3;
     ask.max_tokens = window > 0 ? std::min(request.max_tokens, window) : request.max_tokens;
     ask.stream = request.stream;
-    ask.seed = draw_seed();
+    ask.seed = pending->wanted.seed.value_or(draw_seed());
+    ask.sampling = pending->wanted.sampling;
     const store::Ulid end_user = end_user_of(exchange->caller, request);
     auto admitted =
         app.gate->admit(*exchange, end_user, ask.model, ask.prompt_tokens, ask.max_tokens);
@@ -326,18 +341,21 @@ void begin(const std::shared_ptr<Pending>& pending) {
 }
 
 void ask(const ExchangePtr& exchange, const std::shared_ptr<const messages::Request>& request,
-         uint64_t counted) {
+         const Wanted& wanted, uint64_t counted) {
     App& app = exchange->app;
     if (exchange->writer->closed()) return;  // left while we counted
     const auto pending = std::make_shared<Pending>();
     pending->exchange = exchange;
     pending->request = request;
+    pending->wanted = wanted;
     pending->counted = counted;
     pending->model = app.catalog->find(request->model);
     if (!pending->model) return exchange->error(ApiError::unknown_model(request->model));
     const uint64_t window = pending->model->context_tokens();
     if (counted > 0 && window > 0 && counted >= window)
         return exchange->error(ApiError::prompt_too_long(counted, window - 1));
+    // Keys are the Messages API's: what is kept is in its words.
+    if (exchange->dialect == Dialect::openai) return begin(pending);
     auto key = idem_key_of(*exchange, request->stream);
     if (!key) return exchange->error(key.error());
     pending->key = std::move(*key);
@@ -346,16 +364,9 @@ void ask(const ExchangePtr& exchange, const std::shared_ptr<const messages::Requ
     app.idempotency->look(exchange, *pending->key, [pending] { begin(pending); });
 }
 
-}  // namespace
-
-void post_messages(const ExchangePtr& exchange) {
+void count_and_ask(const ExchangePtr& exchange,
+                   const std::shared_ptr<const messages::Request>& request, const Wanted& wanted) {
     App& app = exchange->app;
-    bool newest = true;
-    if (auto error = check_version(*exchange, newest)) return exchange->error(*error);
-    auto parsed = messages::parse_request(exchange->request.body, parse_options(*exchange, newest));
-    if (!parsed) return exchange->error(parsed.error());
-    if (auto error = check_schema(*parsed)) return exchange->error(*error);
-    const auto request = std::make_shared<const messages::Request>(std::move(*parsed));
     const auto model = app.catalog->find(request->model);
     // A token is at least one byte: a text with fewer bytes than the window has tokens fits, uncounted.
     // Limits want the number.
@@ -363,11 +374,46 @@ void post_messages(const ExchangePtr& exchange) {
         !app.gate->counts_input(*exchange) &&
         (model->context_tokens() == 0 ||
          text_bytes(*request) + 16 * request->turns.size() + 64 < model->context_tokens());
-    if (fits) return ask(exchange, request, 0);
-    const bool begun =
-        count_then(app, request, model->artifact,
-                   [exchange, request](uint64_t tokens) { ask(exchange, request, tokens); });
+    if (fits) return ask(exchange, request, wanted, 0);
+    const bool begun = count_then(
+        app, request, model->artifact,
+        [exchange, request, wanted](uint64_t tokens) { ask(exchange, request, wanted, tokens); });
     if (!begun) exchange->error(ApiError::overloaded(1));
+}
+
+}  // namespace
+
+void post_messages(const ExchangePtr& exchange) {
+    bool newest = true;
+    if (auto error = check_version(*exchange, newest)) return exchange->error(*error);
+    auto parsed = messages::parse_request(exchange->request.body, parse_options(*exchange, newest));
+    if (!parsed) return exchange->error(parsed.error());
+    if (auto error = check_schema(*parsed)) return exchange->error(*error);
+    count_and_ask(exchange, std::make_shared<const messages::Request>(std::move(*parsed)), {});
+}
+
+void post_chat_completions(const ExchangePtr& exchange) {
+    auto chat = openai::read_chat(exchange->request.body);
+    if (!chat) return exchange->error(chat.error());
+    messages::ParseOptions options = parse_options(*exchange, false);
+    options.check_model = [&chat, known = std::move(options.check_model)](
+                              const std::string& model) -> std::optional<ApiError> {
+        if (auto refused = known(model)) return refused;
+        return chat->semantic;
+    };
+    auto parsed = messages::parse_request(chat->body, options);
+    if (!parsed) return exchange->error(parsed.error());
+    if (auto error = check_schema(*parsed)) return exchange->error(*error);
+    exchange->request.body = std::move(chat->body);
+    if (parsed->stream)
+        exchange->chunks.emplace(chat->include_usage, exchange->app.clock.wall_ms() / 1000);
+    Wanted wanted;
+    wanted.seed = chat->seed;
+    wanted.sampling.temperature = chat->temperature;
+    wanted.sampling.stops = std::move(chat->blank_stops);
+    wanted.sampling.presence_penalty = chat->presence_penalty;
+    wanted.sampling.frequency_penalty = chat->frequency_penalty;
+    count_and_ask(exchange, std::make_shared<const messages::Request>(std::move(*parsed)), wanted);
 }
 
 void post_count_tokens(const ExchangePtr& exchange) {

@@ -27,9 +27,16 @@ const std::vector<Route>& table() {
         {"sessions_all", {"v1", "sessions", "all"}, {"DELETE"}, false, "", end_all_sessions},
         {"session", {"v1", "sessions", "current"}, {"DELETE"}, false, "", end_session},
         {"me", {"v1", "me"}, {"GET"}, false, "", get_me},
-        {"models", {"v1", "models"}, {"GET"}, false, "", list_models},
-        {"model", {"v1", "models", "*"}, {"GET"}, false, "", get_model},
+        {"models", {"v1", "models"}, {"GET"}, false, "", list_models, Dialect::both},
+        {"model", {"v1", "models", "*"}, {"GET"}, false, "", get_model, Dialect::both},
         {"messages", {"v1", "messages"}, {"POST"}, false, "messages", post_messages},
+        {"chat_completions",
+         {"v1", "chat", "completions"},
+         {"POST"},
+         false,
+         "messages",
+         post_chat_completions,
+         Dialect::openai},
         {"count_tokens",
          {"v1", "messages", "count_tokens"},
          {"POST"},
@@ -109,20 +116,19 @@ http::Response refuse_method(const Route& route, std::string_view request_id) {
     }
     ApiError error = ApiError::invalid(fmt::format("this path answers {} only", allowed));
     error.status = 405;
-    http::Response response = error_response(error, request_id);
+    http::Response response = error_response(error, request_id, route.dialect);
     response.header("allow", allowed);
     return response;
 }
 
-http::HeadDecision refuse(App& app, const http::Request& head, std::string_view route,
-                          const ApiError& error) {
+http::HeadDecision refuse(App& app, const Route* route, const ApiError& error) {
+    http::HeadDecision decision;
+    decision.response = error_response(error, new_request_id(), dialect_of(route));
     app.metrics
         .counter("chatd_requests_total", "requests answered",
-                 {{"route", std::string(route)}, {"status", std::to_string(error.status)}})
+                 {{"route", std::string(route ? route->name : "other")},
+                  {"status", std::to_string(decision.response->status)}})
         .add();
-    (void)head;
-    http::HeadDecision decision;
-    decision.response = error_response(error, new_request_id());
     return decision;
 }
 
@@ -134,10 +140,12 @@ const Route* find_route(const http::Request& head) {
     return nullptr;
 }
 
+Dialect dialect_of(const Route* route) { return route ? route->dialect : Dialect::both; }
+
 http::HeadDecision decide(App& app, const http::Request& head) {
     const Route* route = find_route(head);
     if (!route)
-        return refuse(app, head, "other",
+        return refuse(app, route,
                       ApiError::of(ErrorType::not_found_error, "this path does not exist"));
     http::HeadDecision decision;
     decision.body_bytes_max = app.options.body_bytes_max;
@@ -150,13 +158,13 @@ http::HeadDecision decide(App& app, const http::Request& head) {
         return decision;
     }
     auto caller = app.auth->check(head, app.store->reader());
-    if (!caller) return refuse(app, head, route->name, caller.error());
+    if (!caller) return refuse(app, route, caller.error());
     if (!route->scope.empty() && !caller->may_use(route->scope))
-        return refuse(app, head, route->name,
+        return refuse(app, route,
                       ApiError::of(ErrorType::permission_error, "this key may not use this path"));
     const std::string_view encoding = head.headers.get("content-encoding");
     if (!encoding.empty() && !http::equal_ignoring_case(encoding, "identity"))
-        return refuse(app, head, route->name,
+        return refuse(app, route,
                       ApiError::invalid("content-encoding", "only identity is accepted"));
     return decision;
 }
@@ -165,6 +173,7 @@ void dispatch(App& app, http::Request request, http::Writer writer) {
     const Route* route = find_route(request);
     const auto exchange = std::make_shared<Exchange>(app, std::move(request), std::move(writer),
                                                      std::string(route ? route->name : "other"));
+    exchange->dialect = dialect_of(route);
     if (!route)
         return exchange->error(
             ApiError::of(ErrorType::not_found_error, "this path does not exist"));

@@ -21,9 +21,12 @@ struct Route {
     bool open = false;       // no key needed
     std::string_view scope;  // of a key: "messages", "conversations"; "": any
     void (*handle)(const ExchangePtr&) = nullptr;
+    Dialect dialect = Dialect::messages;
 };
 
 const Route* find_route(const http::Request& head);
+// Of the route, or of a path that is none.
+Dialect dialect_of(const Route* route);
 http::HeadDecision decide(App& app, const http::Request& head);
 void dispatch(App& app, http::Request request, http::Writer writer);
 
@@ -38,6 +41,7 @@ void mark_read(const ExchangePtr&);
 void list_models(const ExchangePtr&);
 void get_model(const ExchangePtr&);
 void post_messages(const ExchangePtr&);
+void post_chat_completions(const ExchangePtr&);
 void get_message_stream(const ExchangePtr&);
 void post_count_tokens(const ExchangePtr&);
 void conversations(const ExchangePtr&);          // GET, POST

@@ -63,7 +63,10 @@ void SsePump::pump() {
             break;
         begin();
         bool taken;
-        if (timestamps_ && frame->stamp_ns > 0) {
+        if (exchange_->chunks) {
+            dress(*frame);
+            taken = out_.empty() || writer->write(out_);
+        } else if (timestamps_ && frame->stamp_ns > 0) {
             char number[24];
             const char* end = std::to_chars(number, number + sizeof number, frame->stamp_ns).ptr;
             out_.assign(": t=");
@@ -95,9 +98,27 @@ void SsePump::pump() {
     ended();
 }
 
+// A frame in the words of the route.
+void SsePump::dress(const chat::Frame& frame) {
+    out_.clear();
+    constexpr std::string_view kData = "\ndata: ";
+    const size_t at = frame.sse.find(kData) + kData.size();
+    const auto event =
+        messages::parse_event(std::string_view(frame.sse).substr(at, frame.sse.size() - at - 2));
+    if (event) exchange_->chunks->add(*event, out_);
+}
+
 void SsePump::say_error(const messages::ApiError& error) {
     if (!begun_) return exchange_->error(error);
     std::string frame;
+    if (exchange_->chunks) {
+        messages::Event event;
+        event.type = EventType::error;
+        event.error = error;
+        exchange_->chunks->add(event, frame);
+        exchange_->writer->write(frame);
+        return;
+    }
     messages::sse_frame(frame, "", "error",
                         messages::EventWriter::error(error, exchange_->request_id));
     exchange_->writer->write(frame);
@@ -115,7 +136,10 @@ void SsePump::tick(int64_t now_ms) {
     if (over_ || !started_ || now_ms - last_ms_ < exchange_->app.options.ping_ms) return;
     last_ms_ = now_ms;
     std::string frame;
-    messages::sse_frame(frame, "", "ping", messages::EventWriter::ping());
+    if (exchange_->chunks)
+        frame = ": ping\n\n";
+    else
+        messages::sse_frame(frame, "", "ping", messages::EventWriter::ping());
     exchange_->writer->write(frame);
 }
 

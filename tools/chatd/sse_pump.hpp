@@ -36,6 +36,7 @@ class SsePump : public std::enable_shared_from_this<SsePump> {
 
   private:
     void pump();
+    void dress(const chat::Frame& frame);
     void say_error(const messages::ApiError& error);
     void ended();
 
