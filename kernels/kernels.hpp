@@ -98,7 +98,8 @@ struct Kernels {
 std::span<const std::string_view> names();
 // nullptr when the name is unknown, or known and not for this host's processor.
 const Kernels* find(std::string_view name);
-// The best table for this host, but for "amx", which is taken by name only.
+// The best table for this host. "amx" only where it has proved itself (proof.hpp); the first call tries it
+// and belongs before threads are started.
 const Kernels& best();
 
 }  // namespace parley::kernels

@@ -3,7 +3,7 @@
 //
 // NO HOST WITH AMX HAS RUN THIS. What is proved is the same source over a software emulation of the tile
 // instructions (tests/kernels/amx_emulation.hpp), bit for bit against the reference; the instructions
-// themselves, their speed and the operating system's part are not.
+// themselves, their speed and the operating system's part have to prove themselves where it runs (proof.hpp).
 //
 // A block's eight vectors of weights are the eight rows of a B tile, sixteen rows of a Q8Block the A tile,
 // as they lie; the C tile holds the dot products of 16 rows by 16 outputs, exact. A tile load straight

@@ -1,10 +1,14 @@
 // The AMX path over EMULATED tiles: its source is the real one, its instructions are not. See
 // amx_emulation.hpp for what that shows and what not.
 #if defined(PARLEY_AMX_EMULATED)
+#include <algorithm>
 #include <atomic>
+#include <cmath>
+#include <cstdio>
 #include <thread>
 
 #include "kernels/cpu/cpu.hpp"
+#include "kernels/proof.hpp"
 #include "kernels/tensors.hpp"
 
 namespace parley::kernels {
@@ -120,11 +124,43 @@ TEST_CASE("every thread configures its emulated tiles once", "[kernels][emulated
 TEST_CASE("the path named amx is there only where the processor and the system give tiles",
           "[kernels]") {
     REQUIRE(names().front() == "amx");
-    if (find("amx") == nullptr) {
+    const Kernels* amx = find("amx");
+    if (amx == nullptr) {
         CHECK(std::string_view{best().name} != "amx");
-    } else {
-        CHECK(std::string_view{best().name} == "amx");
+        std::printf("SKIPPED: no processor with AMX here, its own tiles have not run\n");
+        return;
     }
+    const Proof proof = try_out(*amx, *find("avx512vnni"));
+    CHECK((proof == Proof::faster || proof == Proof::slower));
+}
+
+TEST_CASE("a path proves itself by its bits and its time, and one that cannot run ends its child only",
+          "[kernels][emulated]") {
+    const Kernels* path = emulated();
+    if (path == nullptr) return;
+    const Kernels& known = *find("avx512vnni");
+    CHECK(try_out(*path, known) == Proof::slower);  // tiles in software
+    CHECK(try_out(known, *path) == Proof::faster);
+
+    std::vector<TypeOps> types(known.types.begin(), known.types.end());
+    Kernels broken = known;
+    broken.types = types;
+    const auto of = [&types](Type type) -> TypeOps& {
+        return *std::find_if(types.begin(), types.end(), [type](const TypeOps& t) { return t.type == type; });
+    };
+    static const auto good = of(Type::q6_k).matmul;
+    of(Type::q6_k).matmul = [](const MatmulArgs& args) {
+        good(args);
+        args.out[5] = std::nextafter(args.out[5], 1e9f);
+    };
+    CHECK(try_out(broken, known) == Proof::different);
+    of(Type::q6_k).matmul = [](const MatmulArgs&) { __builtin_trap(); };
+    CHECK(try_out(broken, known) == Proof::refused);
+    of(Type::q6_k).matmul = [](const MatmulArgs&) {
+        for (volatile int i = 0;; i = i + 1) {
+        }
+    };
+    CHECK(try_out(broken, known) == Proof::refused);  // after its two seconds
 }
 
 }  // namespace parley::kernels
