@@ -395,7 +395,7 @@ TEST_CASE("an iteration with a prompt takes no longer than so many times one wit
         b.options.prefill_slowdown = 1.7;
         b.options.prefill_free_ms = free_ms;
         b.open();
-        for (uint32_t n = 0; n < 16; ++n) b.engine->submit(job(2 * n + 4, 16, 400));
+        for (uint32_t n = 0; n < 16; ++n) REQUIRE(b.engine->submit(job(2 * n + 4, 16, 400)));
         for (int i = 0; i < 60; ++i) b.engine->step();
         REQUIRE(b.engine->stats().decode_rows > 16 * 30);
         const size_t first = b.forward.chunk_rows.size();
@@ -428,7 +428,7 @@ TEST_CASE("a prompt comes in though the others alone take longer than the target
     b.options.prefill_slowdown = 1.7;
     b.options.prefill_target_ms = 10;
     b.open();
-    for (uint32_t n = 0; n < 32; ++n) b.engine->submit(job(2 * n + 4, 16, 400));
+    for (uint32_t n = 0; n < 32; ++n) REQUIRE(b.engine->submit(job(2 * n + 4, 16, 400)));
     for (int i = 0; i < 100; ++i) b.engine->step();
     const size_t first = b.forward.runs;
     const auto prompt = *b.engine->submit(job(1, 400, 1));

@@ -157,8 +157,7 @@ TEST_CASE("a path proves itself by its bits and its time, and one that cannot ru
     of(Type::q6_k).matmul = [](const MatmulArgs&) { __builtin_trap(); };
     CHECK(try_out(broken, known) == Proof::refused);
     of(Type::q6_k).matmul = [](const MatmulArgs&) {
-        for (volatile int i = 0;; i = i + 1) {
-        }
+        for (;;) asm volatile("");  // the compiler must not take it for nothing
     };
     CHECK(try_out(broken, known) == Proof::refused);  // after its two seconds
 }
