@@ -52,4 +52,25 @@ std::string shown(std::string_view name) {
     return std::string(name.substr(0, base::utf8_complete_prefix(name))) + "…";
 }
 
+tl::expected<dom::object, ApiError> read_body(std::string_view text, size_t depth_max,
+                                              dom::parser& parser) {
+    const auto not_json = [](std::string_view why) {
+        return tl::unexpected<ApiError>(
+            ApiError::invalid("The request body is not valid JSON: " + std::string(why)));
+    };
+    const simdjson::padded_string padded(text);
+    if (parser.allocate(text.size() + simdjson::SIMDJSON_PADDING, depth_max))
+        return not_json("too large");
+    dom::element root;
+    if (const auto error = parser.parse(padded).get(root))
+        return not_json(simdjson::error_message(error));
+    dom::object body;
+    if (root.get(body))
+        return tl::unexpected<ApiError>(
+            ApiError::invalid("The request body should be a JSON object"));
+    if (const auto twice = duplicate_key(root))
+        return not_json("duplicate key '" + shown(*twice) + "'");
+    return body;
+}
+
 }  // namespace parley::messages::json

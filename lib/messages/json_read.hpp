@@ -3,9 +3,13 @@
 
 #include <simdjson.h>
 
+#include <tl/expected.hpp>
+
 #include <optional>
 #include <string>
 #include <string_view>
+
+#include "messages/error.hpp"
 
 namespace parley::messages::json {
 
@@ -14,6 +18,11 @@ namespace dom = simdjson::dom;
 // The first key found twice in one object, anywhere below `element`. Recursion is bounded by the
 // parser's depth limit.
 std::optional<std::string_view> duplicate_key(dom::element element);
+
+// The body of a request: one JSON object, no deeper than depth_max, no key twice in an object. Else the 400
+// that says why. What it gives lives in `parser`, which must outlive it.
+tl::expected<dom::object, ApiError> read_body(std::string_view text, size_t depth_max,
+                                              dom::parser& parser);
 
 // The member, or nullopt when it is absent or null.
 inline std::optional<dom::element> member(dom::object object, std::string_view key) {

@@ -363,27 +363,13 @@ bool RequestReader::mark(Object holder, const Where& where) {
 }
 
 tl::expected<Request, ApiError> parse_request(std::string_view json, const ParseOptions& options) {
-    const auto not_json = [](std::string_view why) {
-        return tl::unexpected<ApiError>(
-            ApiError::invalid("The request body is not valid JSON: " + std::string(why)));
-    };
     simdjson::dom::parser parser;
-    const simdjson::padded_string padded(json);
-    if (parser.allocate(json.size() + simdjson::SIMDJSON_PADDING, options.depth_max))
-        return not_json("too large");
-    json::dom::element root;
-    if (const auto error = parser.parse(padded).get(root))
-        return not_json(simdjson::error_message(error));
-    json::dom::object body;
-    if (root.get(body))
-        return tl::unexpected<ApiError>(
-            ApiError::invalid("The request body should be a JSON object"));
-    if (const auto twice = json::duplicate_key(root))
-        return not_json("duplicate key '" + json::shown(*twice) + "'");
+    const auto body = json::read_body(json, options.depth_max, parser);
+    if (!body) return tl::unexpected(body.error());
 
     Request request;
     RequestReader reader(options, request);
-    if (!reader.read(body)) return tl::unexpected<ApiError>(*reader.error());
+    if (!reader.read(*body)) return tl::unexpected<ApiError>(*reader.error());
     if (options.check_model)
         if (auto refused = options.check_model(request.model))
             return tl::unexpected<ApiError>(std::move(*refused));

@@ -317,27 +317,13 @@ void ChatReader::read_unsupported(Object body) {
 }
 
 tl::expected<ChatRequest, ApiError> read_chat(std::string_view text) {
-    const auto not_json = [](std::string_view why) {
-        return tl::unexpected<ApiError>(
-            ApiError::invalid("The request body is not valid JSON: " + std::string(why)));
-    };
     simdjson::dom::parser parser;
-    const simdjson::padded_string padded(text);
-    if (parser.allocate(text.size() + simdjson::SIMDJSON_PADDING, kDepthMax))
-        return not_json("too large");
-    json::dom::element root;
-    if (const auto error = parser.parse(padded).get(root))
-        return not_json(simdjson::error_message(error));
-    json::dom::object body;
-    if (root.get(body))
-        return tl::unexpected<ApiError>(
-            ApiError::invalid("The request body should be a JSON object"));
-    if (const auto twice = json::duplicate_key(root))
-        return not_json("duplicate key '" + json::shown(*twice) + "'");
+    const auto body = json::read_body(text, kDepthMax, parser);
+    if (!body) return tl::unexpected(body.error());
     ChatRequest out;
     out.body.reserve(text.size() + text.size() / 4 + 512);
     ChatReader reader(out);
-    if (!reader.read(body)) return tl::unexpected<ApiError>(reader.error());
+    if (!reader.read(*body)) return tl::unexpected<ApiError>(reader.error());
     return out;
 }
 
