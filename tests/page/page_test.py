@@ -1,6 +1,5 @@
 """The page in Chromium: log in, send, stream, refresh and lose the network in mid-answer, a second window, stop, branches, a phone, and text that would like to be markup. Screenshots: BUILD/page-screenshots."""
 
-import json
 import os
 import socket
 import subprocess

@@ -16,16 +16,11 @@ import sys
 import tempfile
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BIN = sys.argv[1] if len(sys.argv) > 1 else os.path.join(ROOT, os.environ.get("PARLEY_BUILD", "build"), "bin")
+import harness
+from harness import ROOT, check, failures
+
+BIN = sys.argv[1] if len(sys.argv) > 1 else harness.BIN
 VERSION = {"anthropic-version": "2023-06-01"}
-failures = []
-
-
-def check(sentence, truth, seen=None):
-    print(("ok   " if truth else "FAIL ") + sentence + ("" if truth else f": saw {seen!r}"), flush=True)
-    if not truth:
-        failures.append(sentence)
 
 
 class Chatd:

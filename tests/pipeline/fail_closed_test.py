@@ -2,12 +2,11 @@
 
 import os
 import signal
-import sys
 import tempfile
 import threading
 import time
 
-from harness import ROOT, Pipeline, Stream, run_tests
+from harness import MODEL, ROOT, Pipeline, Stream, run_tests
 
 # A word that the model says when it is asked why the sky is blue, made forbidden on output.
 POLICY = """
@@ -130,7 +129,7 @@ def test_the_front_refuses_a_stream_without_stamps():
     os.makedirs(os.path.join(state, "run"), mode=0o700, exist_ok=True)
     bin = os.path.join(ROOT, os.environ.get("PARLEY_BUILD", "build"), "bin")
     env = dict(os.environ, PARLEY_STATE=state)
-    model = os.environ.get("PARLEY_MODEL") or os.path.expanduser("~/.cache/parley/models/SmolLM2-135M-Instruct.Q4_1.gguf")
+    model = MODEL
     with open(os.path.join(state, "run", "stamp.key"), "wb") as key:
         key.write(os.urandom(32))
     os.chmod(os.path.join(state, "run", "stamp.key"), 0o600)

@@ -12,11 +12,26 @@ import time
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 SKIPPED = 77
+BIN = os.path.join(ROOT, os.environ.get("PARLEY_BUILD", "build"), "bin")
+MODEL = os.environ.get("PARLEY_MODEL") or os.path.join(
+    os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "parley/models/SmolLM2-135M-Instruct.Q4_1.gguf")
+failures = []  # the sentences that check() found to be false
 
 
 def skip(why):
     print("SKIPPED:", why)
     sys.exit(SKIPPED)
+
+
+def need_model():
+    if not os.path.isfile(MODEL):
+        skip("no model at " + MODEL)
+
+
+def check(sentence, truth, seen=None):
+    print(("ok   " if truth else "FAIL ") + sentence + ("" if truth else f": saw {seen!r}"), flush=True)
+    if not truth:
+        failures.append(sentence)
 
 
 class Pipeline:

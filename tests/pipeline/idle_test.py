@@ -5,7 +5,7 @@ import subprocess
 import tempfile
 import time
 
-from harness import ROOT, Pipeline, run_tests
+from harness import MODEL, ROOT, Pipeline, run_tests
 
 
 def private_bytes(pid):
@@ -27,7 +27,7 @@ def test_each_daemon_but_the_worker_idles_under_50_mib_of_private_memory():
 
 def test_the_worker_is_ready_in_under_two_seconds():
     binary = os.path.join(ROOT, os.environ.get("PARLEY_BUILD", "build"), "bin", "infer-worker")
-    model = os.environ.get("PARLEY_MODEL") or os.path.expanduser("~/.cache/parley/models/SmolLM2-135M-Instruct.Q4_1.gguf")
+    model = MODEL
     times = []
     for _ in range(3):
         state = tempfile.mkdtemp(prefix="parley-ready-")

@@ -1,7 +1,6 @@
 """kill -9 of each tool in turn, under load: the pipeline is whole again within two seconds of the restart, every
 request ends in exactly one way, every acknowledged message is in the store, and greedy answers are the uncut ones."""
 
-import sys
 import threading
 import time
 import uuid

@@ -238,7 +238,7 @@ def test_two_chatd_admit_no_more_than_burst_and_rate_in_any_window():
     second = Second()
     try:
         got, lock, end = [], threading.Lock(), time.monotonic() + 12
-        running, most, others = [0], [0], []
+        others = []
 
         def client(i):
             draw = random.Random(seed + i)

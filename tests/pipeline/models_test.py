@@ -15,14 +15,13 @@ import time
 
 import harness
 
-BIN = os.path.join(harness.ROOT, os.environ.get("PARLEY_BUILD", "build"), "bin")
-MODEL = os.environ.get("PARLEY_MODEL") or os.path.expanduser("~/.cache/parley/models/SmolLM2-135M-Instruct.Q4_1.gguf")
+BIN = harness.BIN
 
 
 def other_version(folder, name="second.Q4_1.gguf"):
     """The same weights under another general.name: another hash, the same answers."""
     path = os.path.join(folder, name)
-    shutil.copyfile(MODEL, path)
+    shutil.copyfile(harness.MODEL, path)
     with open(path, "r+b") as file:
         head = file.read(65536)
         at = head.index(b"Smollm2 135M")
@@ -62,7 +61,7 @@ def test_load_and_unload_beside_a_running_stream():
     """Loaded at run time, it answers at once; the running streams' text is the undisturbed one; unloading frees the memory."""
     folder = tempfile.mkdtemp(prefix="parley-models-")
     second = other_version(folder)
-    with harness.Pipeline(PARLEY_MODEL=MODEL) as p:
+    with harness.Pipeline(PARLEY_MODEL=harness.MODEL) as p:
         body = p.body("Write a long story about the sea.", max_tokens=400, stream=True)
         alone_stamps = []
         alone = p.stream("/v1/messages", body, on_event=lambda *_: alone_stamps.append(time.monotonic()))
@@ -121,7 +120,7 @@ def test_load_and_unload_beside_a_running_stream():
         assert code == 70 and answer == {"ok": False, "error": "'second' is not served here"}, answer
         code, answer = control(p, "unload", p.model)
         assert code == 70 and "is the last model" in answer["error"], answer
-        code, answer = control(p, "load", MODEL)
+        code, answer = control(p, "load", harness.MODEL)
         assert code == 70 and "is served already" in answer["error"], answer
         garbage = os.path.join(folder, "garbage.gguf")
         open(garbage, "w").write("no model")
@@ -142,7 +141,7 @@ def test_the_configuration_names_the_models_and_sighup_reads_it_again():
     def write(*models):
         with open(config, "w") as file:
             file.write("[serve]\nkv-blocks = 64\nmodel = " + json.dumps(models) + "\n")
-    write(MODEL, second + ":name=second:kv-blocks=32")
+    write(harness.MODEL, second + ":name=second:kv-blocks=32")
     env = {k: v for k, v in os.environ.items() if k != "PARLEY_MODEL"}
     process = subprocess.Popen([os.path.join(BIN, "infer-worker"), "serve", "--config", config, "--bind", f"ipc://{state}/front.sock",
                                 "--state", state], stderr=open(os.path.join(state, "err"), "w"), env=env)
@@ -175,11 +174,11 @@ def test_the_configuration_names_the_models_and_sighup_reads_it_again():
         process.send_signal(signal.SIGHUP)
         until("nothing said of a bad list", lambda: said("worker.reload_failed") == 1)
         assert models() == {"second": 32}, models()
-        write(MODEL, second + ":kv-blocks=many")
+        write(harness.MODEL, second + ":kv-blocks=many")
         process.send_signal(signal.SIGHUP)
         until("nothing said of a bad number", lambda: said("worker.reload_failed") == 2)
         assert models() == {"second": 32}, models()
-        write(MODEL + ":name=back")
+        write(harness.MODEL + ":name=back")
         process.send_signal(signal.SIGHUP)
         until("the list was not read again", lambda: said("worker.reloaded") == 2)
         assert models() == {"back": 64}, models()
@@ -198,15 +197,15 @@ def test_what_cannot_be_is_refused_in_words():
         done = subprocess.run([os.path.join(BIN, "infer-worker"), "serve", "--bind", "ipc:///nowhere/x.sock", *arguments],
                               capture_output=True, text=True, timeout=20)
         return done.returncode, done.stderr
-    code, said = serve("--model", MODEL, "--model", "/b.gguf", "--model-name", "both")
+    code, said = serve("--model", harness.MODEL, "--model", "/b.gguf", "--model-name", "both")
     assert code == 64 and "--model-name with several models" in said, (code, said)
-    code, said = serve("--model", MODEL, "--model", MODEL + ":name=again")
+    code, said = serve("--model", harness.MODEL, "--model", harness.MODEL + ":name=again")
     assert code == 78 and "twice" in said, (code, said)
-    code, said = serve("--model", MODEL + ":kv-blocks=0")
+    code, said = serve("--model", harness.MODEL + ":kv-blocks=0")
     assert code == 78 and "kv-blocks is a number from 1" in said, (code, said)
-    code, said = serve("--model", MODEL + ":slots=x:name=a")
+    code, said = serve("--model", harness.MODEL + ":slots=x:name=a")
     assert code == 78 and "slots is a number from 1" in said, (code, said)
-    code, said = serve("--model", MODEL + ":foo=1")
+    code, said = serve("--model", harness.MODEL + ":foo=1")
     assert code == 78 and "'foo' is nothing that can be said of a model: name, kv-blocks and slots can" in said, (code, said)
     odd = os.path.join(tempfile.mkdtemp(prefix="parley-models-"), "m:v=2.gguf")
     with open(odd, "w") as file:
@@ -231,7 +230,7 @@ def test_what_cannot_be_is_refused_in_words():
         assert say(b"nonsense") == {"ok": False, "error": "the command is no JSON"}
         assert say(b'{"command":"dance"}') == {"ok": False, "error": "command is load, unload or models"}
         assert say(b'{"command":"load","file":"relative.gguf"}') == {"ok": False, "error": "load: file is an absolute path"}
-        assert "simulated worker loads no model" in say(json.dumps({"command": "load", "file": MODEL}).encode())["error"]
+        assert "simulated worker loads no model" in say(json.dumps({"command": "load", "file": harness.MODEL}).encode())["error"]
         assert [m["name"] for m in say(b'{"command":"models"}')["models"]] == ["simulated"]
         with socket.socket(socket.AF_UNIX) as mute:  # says nothing: others wait 2 s, not for ever
             mute.connect(path)
@@ -245,6 +244,6 @@ def test_what_cannot_be_is_refused_in_words():
 
 
 if __name__ == "__main__":
-    if not os.path.exists(MODEL):
+    if not os.path.exists(harness.MODEL):
         harness.skip("no model file")
     harness.run_tests(globals())

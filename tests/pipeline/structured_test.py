@@ -9,20 +9,9 @@ import re
 import subprocess
 import sys
 
-from harness import ROOT, Pipeline, skip
+from harness import BIN, MODEL, Pipeline, check, failures, need_model
 
-BIN = os.path.join(ROOT, os.environ.get("PARLEY_BUILD", "build"), "bin")
-CACHE = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-MODEL = os.environ.get("PARLEY_MODEL") or os.path.join(CACHE, "parley/models/SmolLM2-135M-Instruct.Q4_1.gguf")
-if not os.path.isfile(MODEL):
-    skip("no model at " + MODEL)
-failures = []
-
-
-def check(sentence, truth, seen=None):
-    print(("ok   " if truth else "FAIL ") + sentence + ("" if truth else f": saw {seen!r}"), flush=True)
-    if not truth:
-        failures.append(sentence)
+need_model()
 
 
 TYPES = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None)}

@@ -4,22 +4,11 @@
 usage: tools_test.py
 """
 import json
-import os
 import sys
 
-from harness import Pipeline, skip
+from harness import Pipeline, check, failures, need_model
 
-CACHE = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-MODEL = os.environ.get("PARLEY_MODEL") or os.path.join(CACHE, "parley/models/SmolLM2-135M-Instruct.Q4_1.gguf")
-if not os.path.isfile(MODEL):
-    skip("no model at " + MODEL)
-failures = []
-
-
-def check(sentence, truth, seen=None):
-    print(("ok   " if truth else "FAIL ") + sentence + ("" if truth else f": saw {seen!r}"), flush=True)
-    if not truth:
-        failures.append(sentence)
+need_model()
 
 
 TOOLS = [{"name": "get_weather", "description": "Weather of a city.",

@@ -7,14 +7,12 @@ import os
 import re
 import sys
 
-from harness import ROOT, run_tests, skip
+from harness import MODEL, ROOT, run_tests, skip
 
 sys.path.insert(0, os.path.join(ROOT, "tests", "support"))
 from worker_link import Worker  # noqa: E402
 
 BIN = os.path.join(os.environ.get("PARLEY_BUILD") or os.path.join(ROOT, "build"), "bin", "infer-worker")
-MODEL = os.environ.get("PARLEY_MODEL") or os.path.join(
-    os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "parley/models/SmolLM2-135M-Instruct.Q4_1.gguf")
 READY_S, HEARTBEAT_S, SPARE_BYTES = 0.3, 0.25, 64 << 20
 TRIES = 3
 

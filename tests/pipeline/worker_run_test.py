@@ -10,21 +10,12 @@ import subprocess
 import sys
 import tempfile
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BIN = sys.argv[1] if len(sys.argv) > 1 else os.path.join(ROOT, os.environ.get("PARLEY_BUILD", "build"), "bin")
+import harness
+from harness import MODEL, ROOT, check, failures, need_model
+
+BIN = sys.argv[1] if len(sys.argv) > 1 else harness.BIN
 WORKER = os.path.join(BIN, "infer-worker")
-CACHE = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-MODEL = os.environ.get("PARLEY_MODEL") or os.path.join(CACHE, "parley/models/SmolLM2-135M-Instruct.Q4_1.gguf")
-failures = []
-if not os.path.isfile(MODEL):
-    print("SKIPPED: no model at", MODEL)
-    sys.exit(77)
-
-
-def check(sentence, truth, seen=None):
-    print(("ok   " if truth else "FAIL ") + sentence + ("" if truth else f": saw {seen!r}"), flush=True)
-    if not truth:
-        failures.append(sentence)
+need_model()
 
 
 def worker(*args, stdin=""):
