@@ -1,5 +1,6 @@
 """The page in Chromium: log in, send, stream, refresh and lose the network in mid-answer, a second window, stop, branches, a phone, and text that would like to be markup. Screenshots: BUILD/page-screenshots."""
 
+import functools
 import os
 import socket
 import subprocess
@@ -171,15 +172,41 @@ def send(text):
 
 
 def bodies(kind="assistant"):
-    return [e.text for e in css(f"#messages li.{kind} .body")]
+    return js("return [...document.querySelectorAll(arguments[0])].map((e) => e.innerText.trim())", f"#messages li.{kind} .body")
 
 
 def answered(count=1, limit=90):
     wait(lambda: len(css("#messages li.assistant[data-id] .regenerate")) >= count and not css(".wait"), f"{count} answers", limit)
 
 
+class Short(Exception):
+    """The model was done before the test could look: it samples, and some of its stories are short."""
+
+
+def needs_a_long_answer(test):
+    @functools.wraps(test)
+    def again():
+        for _ in range(8):
+            try:
+                return test()
+            except Short:
+                continue
+        raise AssertionError("eight answers in turn were short")
+
+    return again
+
+
 def streaming(least=80):
-    wait(lambda: css(".wait") and len(css(".wait")[-1].text) >= least, "an answer under way", 60)
+    def there():
+        waits = css(".wait")
+        if waits and len(waits[-1].text) >= least:
+            return True
+        asked, done = len(css("#messages li.user")), len(css("#messages li.assistant[data-id] .regenerate"))
+        if not waits and asked > 0 and asked == done and not css(".wait"):
+            raise Short
+        return False
+
+    wait(there, "an answer under way", 60)
 
 
 def grown_then_stopped(by=150):
@@ -261,6 +288,7 @@ def test_an_answer_streams_and_the_conversation_gets_a_title():
     js("const s = document.getElementById('search'); s.value = ''; s.dispatchEvent(new Event('input'))")
 
 
+@needs_a_long_answer
 def test_a_refresh_in_mid_answer_loses_no_character():
     fresh()
     send(LONG)
@@ -273,6 +301,7 @@ def test_a_refresh_in_mid_answer_loses_no_character():
     shown_is_stored()
 
 
+@needs_a_long_answer
 def test_a_lost_network_in_mid_answer_loses_no_character():
     fresh()
     send(LONG)
@@ -301,6 +330,7 @@ def test_a_message_sent_without_network_is_sent_once_when_it_is_back():
     assert [m["role"] for m in stored()] == ["user", "assistant"] * 2
 
 
+@needs_a_long_answer
 def test_a_second_window_sees_it_live():
     fresh()
     send("Say hello.")
@@ -334,6 +364,7 @@ def test_a_second_window_sees_it_live():
     driver.switch_to.window(first)
 
 
+@needs_a_long_answer
 def test_stopping_keeps_the_text_so_far():
     fresh()
     send(LONG)
@@ -341,6 +372,8 @@ def test_stopping_keeps_the_text_so_far():
     one("#composer-text").send_keys(Keys.ESCAPE)
     answered()
     newest = shown_is_stored()
+    if newest["status"] == "done":  # it was over before the key; were it never stopped, every turn would end here
+        raise Short
     assert newest["status"] == "cancelled" and newest["content"], newest
     assert "Stopped." in css("#messages li")[-1].text
     assert one("#send")
