@@ -162,7 +162,7 @@ def fresh():
         log_in()
     one("#composer-text")
     one("#new").click()
-    wait(lambda: not css("#messages li"), "an empty conversation")
+    wait(lambda: not css("#messages > li"), "an empty conversation")
 
 
 def send(text):
@@ -172,11 +172,11 @@ def send(text):
 
 
 def bodies(kind="assistant"):
-    return js("return [...document.querySelectorAll(arguments[0])].map((e) => e.innerText.trim())", f"#messages li.{kind} .body")
+    return js("return [...document.querySelectorAll(arguments[0])].map((e) => e.innerText.trim())", f"#messages > li.{kind} .body")
 
 
 def answered(count=1, limit=90):
-    wait(lambda: len(css("#messages li.assistant[data-id] .regenerate")) >= count and not css(".wait"), f"{count} answers", limit)
+    wait(lambda: len(css("#messages > li.assistant[data-id] .regenerate")) >= count and not css(".wait"), f"{count} answers", limit)
 
 
 class Short(Exception):
@@ -201,7 +201,7 @@ def streaming(least=80):
         waits = css(".wait")
         if waits and len(waits[-1].text) >= least:
             return True
-        asked, done = len(css("#messages li.user")), len(css("#messages li.assistant[data-id] .regenerate"))
+        asked, done = len(css("#messages > li.user")), len(css("#messages > li.assistant[data-id] .regenerate"))
         if not waits and asked > 0 and asked == done and not css(".wait"):
             raise Short
         return False
@@ -339,13 +339,13 @@ def test_a_second_window_sees_it_live():
     first = driver.current_window_handle
     driver.switch_to.new_window("window")
     driver.get(URL + "/#" + conv)
-    wait(lambda: len(css("#messages li")) == 2, "the conversation in the second window")
+    wait(lambda: len(css("#messages > li")) == 2, "the conversation in the second window")
     second = driver.current_window_handle
     driver.switch_to.window(first)
     send(LONG)
     streaming(30)
     driver.switch_to.window(second)
-    wait(lambda: len(css("#messages li")) == 4 and len(bodies()[-1]) > 30, "the answer live in the second window")
+    wait(lambda: len(css("#messages > li")) == 4 and len(bodies()[-1]) > 30, "the answer live in the second window")
     shot("5-second-window")
     one("#stop").click()
     answered(2)
@@ -353,7 +353,7 @@ def test_a_second_window_sees_it_live():
     shown_is_stored()
     driver.switch_to.window(first)
     answered(2)
-    assert bodies()[-1] == theirs and "Stopped." in css("#messages li")[-1].text
+    assert bodies()[-1] == theirs and "Stopped." in css("#messages > li")[-1].text
     # A rename and a delete elsewhere are seen here.
     api("PATCH", f"/v1/conversations/{conv}", {"title": "renamed elsewhere"})
     wait(lambda: one("#title").text == "renamed elsewhere", "the new title")
@@ -375,7 +375,7 @@ def test_stopping_keeps_the_text_so_far():
     if newest["status"] == "done":  # it was over before the key; were it never stopped, every turn would end here
         raise Short
     assert newest["status"] == "cancelled" and newest["content"], newest
-    assert "Stopped." in css("#messages li")[-1].text
+    assert "Stopped." in css("#messages > li")[-1].text
     assert one("#send")
 
 
