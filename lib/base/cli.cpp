@@ -168,9 +168,9 @@ Verb& Verb::flag(const std::string& name, bool& value, const std::string& help) 
 Verb& Verb::duration(const std::string& name, int64_t& ms, const std::string& help) {
     impl_->last = impl_->app->add_option_function<std::string>(
         name,
-        [&ms](const std::string& text) {
+        [&ms, name](const std::string& text) {
             auto parsed = parse_duration_ms(text);
-            if (!parsed) throw CLI::ValidationError(parsed.error().what);
+            if (!parsed) throw CLI::ValidationError(name, parsed.error().what);
             ms = *parsed;
         },
         help);
@@ -182,9 +182,9 @@ Verb& Verb::duration(const std::string& name, int64_t& ms, const std::string& he
 Verb& Verb::size(const std::string& name, uint64_t& bytes, const std::string& help) {
     impl_->last = impl_->app->add_option_function<std::string>(
         name,
-        [&bytes](const std::string& text) {
+        [&bytes, name](const std::string& text) {
             auto parsed = parse_size(text);
-            if (!parsed) throw CLI::ValidationError(parsed.error().what);
+            if (!parsed) throw CLI::ValidationError(name, parsed.error().what);
             bytes = *parsed;
         },
         help);

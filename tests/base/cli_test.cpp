@@ -100,6 +100,15 @@ TEST_CASE("an unknown key, a wrong type, a bad value or a missing file is a conf
     REQUIRE(run({"serve", "--config", "/no/such/file.toml"}).parsed.error().code == Errc::config);
 }
 
+TEST_CASE("a bad duration or size names its option and what it was given", "[cli]") {
+    auto duration = run({"serve", "--drain-timeout", "soon"});
+    REQUIRE_FALSE(duration.parsed.has_value());
+    CHECK(duration.parsed.error().what.find("--drain-timeout: 'soon'") != std::string::npos);
+    auto size = run({"serve", "--body-bytes", "much"});
+    REQUIRE_FALSE(size.parsed.has_value());
+    CHECK(size.parsed.error().what.find("--body-bytes: 'much'") != std::string::npos);
+}
+
 TEST_CASE("a key of another verb is no error at top level, and a verb's table is its own",
           "[cli]") {
     const std::string path = file("depth = 3\n[serve]\nbind = \"mine\"\n[other]\ndepth = 4\n");
