@@ -144,7 +144,7 @@ start safety-filter "$bin/safety-filter" serve
 for ((i = 0; i < workers; i++)); do
     start "infer-worker-$i" "$bin/infer-worker" serve "${engine[@]}" --name "infer-worker-$i"
 done
-start chatd "$bin/chatd" serve --bind "127.0.0.1:$api_port"
+start chatd "$bin/chatd" serve --bind "127.0.0.1:$api_port" --operator-org pipeline
 
 key_file=$PARLEY_STATE/pipeline.key
 make_key() {

@@ -1,6 +1,7 @@
 """The page in Chromium: log in, send, stream, refresh and lose the network in mid-answer, a second window, stop, branches, a phone, and text that would like to be markup. Screenshots: BUILD/page-screenshots."""
 
 import functools
+import json
 import os
 import socket
 import subprocess
@@ -96,6 +97,7 @@ def convstore(*arguments, stdin=""):
     done = subprocess.run([os.path.join(BUILD, "bin", "convstore"), *arguments], env=dict(os.environ, PARLEY_STATE=pipeline.state), input=stdin,
                           capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def chromium(width=1200, height=800):
@@ -573,6 +575,36 @@ def test_everything_has_a_name_for_a_screen_reader():
     assert nameless == [], nameless
     assert js("return document.documentElement.lang") == "en"
     wait(lambda: js("return document.getElementById('spoken').textContent"), "the answer is spoken")
+
+
+def test_the_operator_sees_usage_queue_and_workers():
+    fresh()
+    send("Say hi.")
+    answered()
+    one("#operator").click()
+    row = wait(lambda: next((r for r in css("#usage tbody tr") if "pipeline" in r.text and int(css("td", r)[1].text.replace(",", "")) > 0), None), "the org's usage")
+    cells = [cell.text for cell in css("td", row)]
+    assert int(cells[3].replace(",", "")) > 0 and float(cells[4]) > 0 and float(cells[5]) > 0, cells
+    assert any("infer-worker-0" in r.text for r in css("#workers tbody tr"))
+    assert "yes" in css("#tiles")[0].text and not css("#tiles .error"), css("#tiles")[0].text
+    assert js("return document.documentElement.scrollWidth <= innerWidth")
+    shot("11-operator")
+    status, _, body = pipeline.request("GET", "/v1/operator?days=93", headers={"x-api-key": pipeline.key})
+    assert status == 400 and "days" in body["error"]["message"], body
+    driver.get(URL)
+    one("#composer-text")
+
+
+def test_nobody_else_sees_the_operators_view():
+    convstore("org", "create", "stranger")
+    key = json.loads(convstore("key", "create", "--org", "stranger", "--json"))["key"]
+    status, _, body = pipeline.request("GET", "/v1/operator", headers={"x-api-key": key})
+    assert status == 403 and body["error"]["type"] == "permission_error" and "usage" not in body, body
+    assert pipeline.request("GET", "/v1/operator", headers={})[0] == 401
+    status, _, body = pipeline.request("GET", "/v1/me", headers={"x-api-key": key})
+    assert status == 200 and body["operator"] is False
+    narrow = json.loads(convstore("key", "create", "--org", "pipeline", "--scope", "messages", "--json"))["key"]
+    assert pipeline.request("GET", "/v1/operator", headers={"x-api-key": narrow})[0] == 403
 
 
 def test_the_page_asks_for_nothing_from_outside_and_its_policy_holds():

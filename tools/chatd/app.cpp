@@ -9,6 +9,7 @@
 #include "idempotency.hpp"
 #include "live.hpp"
 #include "login.hpp"
+#include "operator_view.hpp"
 #include "peers.hpp"
 #include "routes.hpp"
 #include "turns.hpp"
@@ -59,6 +60,7 @@ App::~App() {
     turns.reset();
     login.reset();
     calls_.clear();
+    operator_view.reset();
     peers.reset();
     answers.clear();
     gate.reset();
@@ -98,6 +100,7 @@ Result<std::string> App::start() {
     auto peers_opened = Peers::open(*this, context_);
     if (!peers_opened) return fail(peers_opened.error());
     peers = std::move(*peers_opened);
+    operator_view = std::make_unique<OperatorView>(*this, context_);
 
     telemetry::MetricsServerOptions metrics_options;
     metrics_options.address = options.metrics;
@@ -189,6 +192,7 @@ void App::tick() {
     for (size_t i = 0; i < hop->count(); ++i) hop->link(i).step();
     hop->tick();
     peers->tick();
+    operator_view->tick();
     answers.tick();
     const int64_t now = clock.mono_ms();
     const auto calls = calls_;

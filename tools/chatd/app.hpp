@@ -30,6 +30,7 @@ class Idempotency;
 class Login;
 class Live;
 class Peers;
+class OperatorView;
 
 // Something that lives until its exchange, its answer and its timers are done with.
 class Call {
@@ -85,6 +86,7 @@ class App {
     std::unique_ptr<Login> login;
     std::unique_ptr<Live> live;
     std::unique_ptr<Peers> peers;
+    std::unique_ptr<OperatorView> operator_view;
     std::optional<stamp::Key> stamp_key;
     bool draining = false;
 

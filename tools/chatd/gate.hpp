@@ -83,6 +83,10 @@ class Gate {
                                                                     uint64_t output_max);
     // An exact count of the prompt is needed.
     bool counts_input(const Exchange& exchange) const;
+    // Of tokens of that model by the prices of now, in millionths.
+    uint64_t cost_of(const std::string& model, uint64_t input, uint64_t output) const {
+        return spend_of(model, input, output);
+    }
     void each_second();
 
   private:

@@ -8,6 +8,7 @@
 #include "base/log.hpp"
 #include "base/text.hpp"
 #include "json_in.hpp"
+#include "operator_view.hpp"
 #include "routes.hpp"
 #include "store/commands.hpp"
 #include "store/secret.hpp"
@@ -199,6 +200,7 @@ void say_me(const ExchangePtr& exchange, const std::string& fresh) {
     w.field("user_id", caller.user_text())
         .field("org", org_name)
         .field("org_id", caller.org_text());
+    w.field("operator", exchange->app.operator_view->may_look(caller));
     w.field("auth", !caller.session.empty() ? "session" : caller.key_id.empty() ? "none" : "key");
     w.key("expires_at");
     if (caller.session_expires_ms > 0)

@@ -23,6 +23,8 @@ void declare(base::Cli& cli, Options& o) {
         .option("--store-endpoint", o.store_endpoint, "endpoint of convstore's commands")
         .option("--origin", o.origins,
                 "origin of the page behind a proxy, such as https://chat.example; may be repeated")
+        .option("--operator-org", o.operator_orgs,
+                "organisation whose members see the operator's view; may be repeated")
         .option("--metrics", o.metrics, "loopback address:port of /metrics; empty is none")
         .option("--model-wildcard", o.model_wildcard, "model that unknown names mean; empty: 404")
         .flag("--no-request-id-idempotency", o.no_request_id_idempotency,

@@ -22,6 +22,8 @@ PARLEY_EMBED(script, "page.js")
 PARLEY_EMBED(markdown, "markdown.js")
 PARLEY_EMBED(net, "net.js")
 PARLEY_EMBED(icon, "icon.svg")
+PARLEY_EMBED(operator_index, "operator.html")
+PARLEY_EMBED(operator_script, "operator.js")
 
 namespace parley::chatd {
 
@@ -61,7 +63,7 @@ void serve(const ExchangePtr& exchange, const PageFile& file) {
 }  // namespace
 
 const PageFile* find_page_file(std::string_view name) {
-    static const std::array<PageFile, 6> files = {{
+    static const std::array<PageFile, 8> files = {{
         {"index.html", "text/html; charset=utf-8", between(parley_web_index, parley_web_index_end)},
         {"page.css", "text/css; charset=utf-8", between(parley_web_style, parley_web_style_end)},
         {"page.js", "text/javascript; charset=utf-8",
@@ -70,13 +72,21 @@ const PageFile* find_page_file(std::string_view name) {
          between(parley_web_markdown, parley_web_markdown_end)},
         {"net.js", "text/javascript; charset=utf-8", between(parley_web_net, parley_web_net_end)},
         {"icon.svg", "image/svg+xml", between(parley_web_icon, parley_web_icon_end)},
+        {"operator.html", "text/html; charset=utf-8",
+         between(parley_web_operator_index, parley_web_operator_index_end)},
+        {"operator.js", "text/javascript; charset=utf-8",
+         between(parley_web_operator_script, parley_web_operator_script_end)},
     }};
     for (const PageFile& file : files)
         if (file.name == name) return &file;
     return nullptr;
 }
 
-void get_index(const ExchangePtr& exchange) { serve(exchange, *find_page_file("index.html")); }
+void serve_page_file(const ExchangePtr& exchange, std::string_view name) {
+    serve(exchange, *find_page_file(name));
+}
+
+void get_index(const ExchangePtr& exchange) { serve_page_file(exchange, "index.html"); }
 
 void get_page_file(const ExchangePtr& exchange) {
     const PageFile* file = find_page_file(exchange->request.segments[1]);

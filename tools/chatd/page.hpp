@@ -18,5 +18,7 @@ struct PageFile {
     std::string_view bytes;
 };
 const PageFile* find_page_file(std::string_view name);
+// Answers with one that there is.
+void serve_page_file(const ExchangePtr& exchange, std::string_view name);
 
 }  // namespace parley::chatd

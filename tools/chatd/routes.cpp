@@ -17,6 +17,8 @@ const std::vector<Route>& table() {
     static const std::vector<Route> routes = {
         {"index", {}, {"GET"}, true, "", get_index},
         {"page_file", {"web", "*"}, {"GET"}, true, "", get_page_file},
+        {"operator_page", {"operator"}, {"GET"}, true, "", get_operator_page},
+        {"operator", {"v1", "operator"}, {"GET"}, false, "operator", get_operator},
         {"events", {"v1", "events"}, {"GET"}, false, "conversations", get_events},
         {"read", {"v1", "conversations", "*", "read"}, {"POST"}, false, "conversations", mark_read},
         {"hello", {"api", "hello"}, {"GET"}, true, "", get_hello},

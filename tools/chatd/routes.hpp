@@ -36,6 +36,8 @@ void get_health(const ExchangePtr&);
 void get_ready(const ExchangePtr&);
 void get_index(const ExchangePtr&);
 void get_page_file(const ExchangePtr&);
+void get_operator(const ExchangePtr&);
+void get_operator_page(const ExchangePtr&);
 void get_events(const ExchangePtr&);
 void mark_read(const ExchangePtr&);
 void list_models(const ExchangePtr&);

@@ -531,6 +531,7 @@ async function start() {
   $("login").hidden = true;
   $("app").hidden = false;
   $("who").textContent = state.me.org ? `${state.me.user} · ${state.me.org}` : state.me.user;
+  $("operator").hidden = !state.me.operator;
   $("logout").hidden = $("logout-all").hidden = state.me.auth !== "session";
   await Promise.all([
     api("GET", "/v1/models?limit=100").then((m) => { state.models = m.data; }).catch(fail),
