@@ -585,6 +585,7 @@ def test_the_operator_sees_usage_queue_and_workers():
     row = wait(lambda: next((r for r in css("#usage tbody tr") if "pipeline" in r.text and int(css("td", r)[1].text.replace(",", "")) > 0), None), "the org's usage")
     cells = [cell.text for cell in css("td", row)]
     assert int(cells[3].replace(",", "")) > 0 and float(cells[4]) > 0 and float(cells[5]) > 0, cells
+    assert cells[6] == pipeline.model, cells
     assert any("infer-worker-0" in r.text for r in css("#workers tbody tr"))
     assert "yes" in css("#tiles")[0].text and not css("#tiles .error"), css("#tiles")[0].text
     assert js("return document.documentElement.scrollWidth <= innerWidth")

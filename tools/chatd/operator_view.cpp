@@ -112,6 +112,9 @@ std::string OperatorView::usage(int64_t days) {
     const auto today = static_cast<uint32_t>(app_.clock.wall_ms() / kDayMs);
     const uint32_t first = today - static_cast<uint32_t>(days - 1);
     if (reader) {
+        std::map<std::string, std::string> names;  // of models, by hash
+        if (const auto models = reader->models())
+            for (const store::ModelRow& model : *models) names[model.hash] = model.name;
         const auto orgs = reader->orgs();
         for (const store::OrgRow& org : orgs ? *orgs : std::vector<store::OrgRow>()) {
             OrgUse use;
@@ -125,7 +128,8 @@ std::string OperatorView::usage(int64_t days) {
                     use.compute_us += total.compute_us;
                     use.cost +=
                         app_.gate->cost_of(total.model, total.input_tokens, total.output_tokens);
-                    use.models[total.model] += total.requests;
+                    const auto name = names.find(total.model);
+                    use.models[name == names.end() ? total.model : name->second] += total.requests;
                 }
             uses.push_back(std::move(use));
         }
