@@ -78,6 +78,42 @@ void Follower::wait(int extra_fd) {
 int Follower::fd() const { return impl_->changes ? impl_->changes->get(zmq::sockopt::fd) : -1; }
 uint64_t Follower::position() const { return impl_->position; }
 
+Result<Partition> Partition::parse(std::string_view text) {
+    Partition out;
+    const size_t slash = text.find('/');
+    const auto read = [](std::string_view part, uint32_t& number) {
+        const auto got = std::from_chars(part.data(), part.data() + part.size(), number);
+        return !part.empty() && got.ec == std::errc{} && got.ptr == part.data() + part.size();
+    };
+    if (slash == std::string_view::npos || !read(text.substr(0, slash), out.index) ||
+        !read(text.substr(slash + 1), out.count) || out.count < 1 || out.count > 4096 ||
+        out.index > out.count)
+        return fail(Errc::usage,
+                    fmt::format("'{}' is no partition: k/n with n from 1 to 4096 and k from 0 to n",
+                                text));
+    out.index %= out.count;
+    return out;
+}
+
+bool Partition::has(const Ulid& conv) const {
+    uint64_t hash = 0xcbf29ce484222325;
+    for (const uint8_t byte : conv.bytes) hash = (hash ^ byte) * 0x100000001b3;
+    return hash % count == index;
+}
+
+bool Partition::has(const Change& change) const {
+    if (count == 1) return true;
+    // A change is written by the store alone: its members come in this form, and no text of a user's
+    // stands in front of the id.
+    static constexpr std::string_view kMember = "\"conversation\":\"";
+    const size_t at = change.json.find(kMember);
+    std::optional<Ulid> conv;
+    if (at != std::string::npos)
+        conv = parse_id(kConv, std::string_view(change.json)
+                                   .substr(at + kMember.size(), kConv.size() + 26));
+    return conv ? has(*conv) : index == 0;
+}
+
 Result<uint64_t> load_cursor(const std::string& path) {
     auto text = base::read_file(path, 4096);
     if (!text) {

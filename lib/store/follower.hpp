@@ -46,6 +46,18 @@ class Follower {
     std::unique_ptr<Impl> impl_;
 };
 
+// Part `index` of `count` of the log: the changes of the conversations whose id hashes to it (FNV-1a, 64
+// bits, over the 16 bytes, modulo count), so that a conversation's order stays whole. Changes of no
+// conversation belong to part 0.
+struct Partition {
+    uint32_t index = 0;
+    uint32_t count = 1;
+    // "k/n": n from 1 to 4096, k from 0 to n; n/n is the same as 0/n, so that one may count from 1.
+    static Result<Partition> parse(std::string_view text);
+    bool has(const Ulid& conv) const;
+    bool has(const Change& change) const;
+};
+
 // The first line of the file, 0 when there is none; a caller may keep more below it.
 Result<uint64_t> load_cursor(const std::string& path);
 Result<void> save_cursor(const std::string& path, uint64_t seq);

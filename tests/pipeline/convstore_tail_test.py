@@ -141,6 +141,45 @@ try:
     check("--since begins after that number", json.loads(run("tail", "--since", "5").stdout.splitlines()[0])["seq"] == 6)
     stop(follower)
 
+    # The log in parts, and a cursor that is handed on.
+    whole = run("tail").stdout.splitlines()
+    parts = [run("tail", "--partition", f"{k}/3").stdout.splitlines() for k in range(3)]
+    check("the parts of the log are the log", sorted(sum(parts, [])) == sorted(whole), [len(p) for p in parts])
+    check("one may count the parts from 1", run("tail", "--partition", "3/3").stdout.splitlines() == parts[0])
+    check("a bad partition is 64", run("tail", "--partition", "4/3").returncode == 64)
+    out, cursor = os.path.join(state, "parted.jsonl"), os.path.join(state, "parted")
+    follow = lambda: subprocess.Popen([CONVSTORE, "tail", "--follow", "--cursor", cursor, "--partition", "0/1", "--lease", "2s"],
+                                      env=env, stdout=open(out, "a"), stderr=subprocess.PIPE)
+    lines_in = lambda: len(open(out).readlines())
+
+    def reaches(count, limit):
+        end = time.monotonic() + limit
+        while lines_in() < count and time.monotonic() < end:
+            time.sleep(0.01)
+        return lines_in() >= count
+
+    first = follow()
+    check("the first follower prints", reaches(len(whole), 10), lines_in())
+    second = follow()
+    time.sleep(0.3)
+    check("a second one on the same cursor prints nothing", lines_in() == len(whole), lines_in())
+    refused = run("tail", "--cursor", cursor)
+    check("one that does not follow is refused with 65", refused.returncode == 65 and refused.stdout == "", refused)
+    first.kill()
+    first.wait()
+    run("org", "create", "handed-on")
+    check("when the first dies the second goes on at once", reaches(len(whole) + 1, 1.5), lines_in())
+    second.send_signal(signal.SIGSTOP)
+    third = follow()
+    run("org", "create", "handed-on-again")
+    check("when the second stands still the third goes on after the lease", reaches(len(whole) + 2, 6), lines_in())
+    second.send_signal(signal.SIGCONT)
+    said = second.communicate(timeout=10)[1].decode()
+    check("the second, woken, ends with 65 and says who has it", second.returncode == 65 and str(third.pid) in said, said)
+    run("org", "create", "handed-on-last")
+    check("and prints nothing more", reaches(len(whole) + 3, 5) and lines_in() == len(whole) + 3, lines_in())
+    stop(third)
+
     # get, export, check, backup.
     got = run("get", "org", org["org"])
     check("get prints the row", json.loads(got.stdout)["name"] == "acme", got)

@@ -10,6 +10,8 @@ int main(int argc, char** argv) {
     if (parsed.exit) return *parsed.exit;
     if (parsed.is("get")) return convstore::get(*options);
     if (parsed.is("tail")) return convstore::tail(*options);
+    if (parsed.is("index")) return convstore::index(*options);
+    if (parsed.is("search")) return convstore::search(*options);
     if (parsed.is("export")) return convstore::export_rows(*options);
     if (parsed.is("backup")) return convstore::backup(*options);
     if (parsed.is("check")) return convstore::check(*options);

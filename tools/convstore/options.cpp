@@ -62,6 +62,35 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     tail.option("--cursor", o.cursor, "file that keeps the position over restarts");
     tail.option("--changes", o.server.changes_endpoint,
                 "endpoint of the running store's commits (default: run/changes.sock)");
+    tail.option("--partition", o.partition,
+                "K/N: only the conversations whose id hashes to part K of N");
+    tail.duration("--lease", o.lease_ms,
+                  "how long a tail that stands still keeps its cursor from another");
+
+    auto index = cli.verb("index", "keep the search index: follow the log");
+    o.daemon.declare(index);
+    index.option("--store", o.store_dir, "store folder (default: store in the state folder)");
+    index.option("--search-dir", o.search_dir,
+                 "folder of the index (default: search in the state folder)");
+    index.option("--changes", o.server.changes_endpoint,
+                 "endpoint of the running store's commits (default: run/changes.sock)");
+    index.flag("--once", o.once, "end when the log's end is reached");
+    index.flag("--rebuild", o.rebuild, "make the index anew first; a running indexer does it, if any");
+    index.duration("--commit-interval", o.commit_interval_ms,
+                   "how long a change may wait until the index is synced");
+    index.duration("--lease", o.lease_ms,
+                   "how long an indexer that stands still keeps another from its work");
+    index.duration("--wait", o.wait_ms, "--rebuild: how long to wait for the running indexer");
+
+    auto search = cli.verb("search", "find messages of one user");
+    store(search, o);
+    search.option("--search-dir", o.search_dir,
+                  "folder of the index (default: search in the state folder)");
+    search.option("--org", o.org, "name or id of the org").required();
+    search.option("--user", o.user, "the user's name").required();
+    search.option("--limit", o.limit, "results of one page").range(1, 100);
+    search.option("--cursor", o.search_cursor, "next_cursor of the page before");
+    search.option("QUERY", o.query, "words, \"phrases\", prefix*").required();
 
     auto dump = cli.verb("export", "print all rows as JSON Lines");
     store(dump, o);

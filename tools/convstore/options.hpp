@@ -23,7 +23,13 @@ struct Options {
     // tail
     bool follow = false;
     uint64_t since = 0;
-    std::string cursor;
+    std::string cursor, partition = "0/1";
+    int64_t lease_ms = 10'000;
+    // index, search
+    std::string search_dir, query, search_cursor;
+    bool once = false, rebuild = false;
+    int64_t commit_interval_ms = 250;
+    uint32_t limit = 20;
     // org, key, user
     std::string name, org, user = "default", service_class, key_id, limits = "{}";
     std::vector<std::string> scopes, models;
@@ -39,6 +45,9 @@ struct Options {
     bool replace = false;
 
     base::Places places() const { return daemon.places(); }
+    std::string search_path() const {
+        return search_dir.empty() ? places().state + "/search" : search_dir;
+    }
     std::string store_path() const { return store_dir.empty() ? places().store() : store_dir; }
 };
 
@@ -47,6 +56,8 @@ base::Result<Options> parse_options(int argc, const char* const* argv);
 int serve(Options options, int argc, const char* const* argv);
 int get(const Options& options);
 int tail(const Options& options);
+int index(const Options& options);
+int search(const Options& options);
 int export_rows(const Options& options);
 int backup(const Options& options);
 int check(const Options& options);

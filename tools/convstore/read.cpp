@@ -18,6 +18,7 @@
 #include "options.hpp"
 #include "store/check.hpp"
 #include "store/follower.hpp"
+#include "store/lease.hpp"
 #include "store/reader.hpp"
 #include "store/record.hpp"
 
@@ -128,7 +129,8 @@ Result<void> get_row(const Options& o) {
 // moment come twice.
 class Output {
   public:
-    explicit Output(std::string cursor) : cursor_(std::move(cursor)) {
+    // The lease, where there is a cursor: only its holder moves it.
+    Output(std::string cursor, store::Lease* lease) : cursor_(std::move(cursor)), lease_(lease) {
         struct stat about {};
         file_ = !cursor_.empty() && ::fstat(STDOUT_FILENO, &about) == 0 && S_ISREG(about.st_mode) &&
                 (::fcntl(STDOUT_FILENO, F_GETFL) & O_APPEND);
@@ -157,8 +159,12 @@ class Output {
         } else {
             unconfirmed_.clear();  // somebody else's
         }
+        // Who was overtaken while it stood still has nothing more to say.
+        if (lease_)
+            if (auto held = lease_->renew(); !held) return held;
         if (auto put = put_out(lines); !put) return put;
-        return cursor_.empty() ? Result<void>{} : save(position);
+        if (cursor_.empty()) return {};
+        return lease_->guard([&] { return save(position); });
     }
 
   private:
@@ -197,13 +203,33 @@ class Output {
     }
 
     std::string cursor_;
+    store::Lease* lease_;
     std::string name_;  // device and inode
     bool file_ = false;
     std::string unconfirmed_;
 };
 
 Result<void> print_changes(const Options& o, const base::SignalFd& signals) {
-    Output output(o.cursor);
+    auto part = store::Partition::parse(o.partition);
+    if (!part) return fail(part.error());
+    // One tail a cursor: another one stands by, and goes on when the first dies or stands still.
+    std::optional<store::Lease> lease;
+    while (!o.cursor.empty() && !lease) {
+        auto taken = store::Lease::try_take(o.cursor + ".lease", o.lease_ms);
+        if (!taken) return fail(taken.error());
+        if (*taken) {
+            lease.emplace(std::move(**taken));
+        } else if (!o.follow) {
+            return fail(Errc::conflict,
+                        fmt::format("another tail goes on from '{}': end it, or use a cursor of "
+                                    "your own",
+                                    o.cursor));
+        } else {
+            if (const auto number = signals.next(); number && *number != SIGHUP) return {};
+            std::this_thread::sleep_for(std::chrono::milliseconds(100));
+        }
+    }
+    Output output(o.cursor, lease ? &*lease : nullptr);
     auto after = output.begin(o.since);
     if (!after) return fail(after.error());
     auto reader = store::open_reader(o.store_path());
@@ -225,12 +251,15 @@ Result<void> print_changes(const Options& o, const base::SignalFd& signals) {
         if (!changes) return fail(changes.error());
         if (!changes->empty()) {
             std::string out;
-            for (const auto& change : *changes) out += change.json + "\n";
+            for (const auto& change : *changes)
+                if (part->has(change)) out += change.json + "\n";
             if (auto put = output.print(out, (*follower)->position()); !put) return put;
         } else if (!o.follow) {
             return {};
         } else {
             (*follower)->wait(signals.fd());
+            if (lease)
+                if (auto held = lease->renew(); !held) return held;
         }
         while (const auto number = signals.next()) {
             if (*number != SIGHUP) return {};
