@@ -310,6 +310,64 @@ def tls(folder):
             got = b""
         check("plain HTTP on the TLS port is not answered", not got.startswith(b"HTTP/1.1 200"), got)
 
+        # A new certificate in place: new connections get it, the one that is open goes on.
+        before = ssl.get_server_certificate((chatd.host, chatd.port))
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=second",
+                        "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert], check=True, capture_output=True)
+
+        def reload(word, count):
+            chatd.process.send_signal(signal.SIGHUP)
+            until = time.time() + 5
+            while chatd.text().count(word) < count and time.time() < until:
+                time.sleep(0.05)
+            return chatd.text().count(word) >= count
+        check("SIGHUP is heard", reload("chatd.reloaded", 1))
+        after = ssl.get_server_certificate((chatd.host, chatd.port))
+        check("SIGHUP puts the new certificate in place", after != before and after.strip() == open(cert).read().strip(), after)
+        check("a connection from before goes on", chatd.ask("GET", "/healthz", connection=connection)[0] == 200)
+        with open(cert, "w") as file:
+            file.write("no certificate")
+        check("a certificate that cannot be read is said", reload("chatd.reload_failed", 1), chatd.text()[-500:])
+        check("and the one before stays", ssl.get_server_certificate((chatd.host, chatd.port)) == after)
+
+
+def cors(folder):
+    page = "https://app.example"
+    preflight = {"origin": page, "access-control-request-method": "POST", "access-control-request-headers": "x-api-key, content-type"}
+
+    def ask(chatd, method, path, headers):
+        status, got, _ = chatd.ask(method, path, headers=headers)
+        return status, {name.lower(): value for name, value in dict(got).items()}
+    with Chatd(os.path.join(folder, "c"), "--cors-origin", page) as chatd:
+        status, got = ask(chatd, "OPTIONS", "/v1/messages", preflight)
+        check("a page that is named may ask", status == 204 and got.get("access-control-allow-origin") == page and
+              got.get("access-control-allow-methods") == "POST" and got.get("access-control-allow-headers") == "x-api-key, content-type", (status, got))
+        check("no preflight offers cookies", "access-control-allow-credentials" not in got, got)
+        check("a path that is none has a preflight as well", ask(chatd, "OPTIONS", "/nothing", preflight)[0] == 204)
+        status, got = ask(chatd, "POST", "/v1/messages", {"origin": page})
+        check("it can read why it was refused", status in (401, 503) and got.get("access-control-allow-origin") == page and
+              "request-id" in got.get("access-control-expose-headers", "") and got.get("vary") == "origin", (status, got))
+        status, got = ask(chatd, "GET", "/healthz", {"origin": page})
+        check("and what it is answered", status == 200 and got.get("access-control-allow-origin") == page, (status, got))
+        status, got = ask(chatd, "PUT", "/v1/messages", {"origin": page})
+        check("a wrong method too", status == 405 and got.get("access-control-allow-origin") == page, (status, got))
+        for name, headers in (("another origin", {**preflight, "origin": "https://evil.example"}), ("a longer one", {**preflight, "origin": page + ".evil.example"}),
+                              ("one by another scheme", {**preflight, "origin": "http://app.example"}), ("null", {**preflight, "origin": "null"})):
+            status, got = ask(chatd, "OPTIONS", "/v1/messages", headers)
+            check(name + " is granted nothing", not any(h.startswith("access-control") for h in got), (status, got))
+        status, got = ask(chatd, "OPTIONS", "/v1/messages", {**preflight, "access-control-request-headers": "x;y=<z>"})
+        check("header names that are none are not echoed", "<" not in got.get("access-control-allow-headers", "<"), got)
+    with Chatd(os.path.join(folder, "c2"), "--cors-origin", "*") as chatd:
+        status, got = ask(chatd, "OPTIONS", "/v1/messages", preflight)
+        check("* is any origin, without cookies", got.get("access-control-allow-origin") == "*" and "access-control-allow-credentials" not in got, got)
+    with Chatd(os.path.join(folder, "c3")) as chatd:
+        status, got = ask(chatd, "OPTIONS", "/v1/messages", preflight)
+        check("without the option OPTIONS is 405", status == 405 and not any(h.startswith("access-control") for h in got), (status, got))
+    for bad in ("app.example", "https://app.example/", "https://a.example,https://b.example", "https://*.example"):
+        done = subprocess.run([os.path.join(BIN, "chatd"), "serve", "--state", os.path.join(folder, "c4"), "--bind", "127.0.0.1:0", "--cors-origin", bad],
+                              capture_output=True, text=True, timeout=10)
+        check(f"--cors-origin {bad} is refused with 78", done.returncode == 78 and "--cors-origin is SCHEME" in done.stderr, (done.returncode, done.stderr))
+
 
 def main():
     folder = tempfile.mkdtemp(prefix="chatd.")
@@ -317,6 +375,7 @@ def main():
         with_store(folder)
         command_line(folder)
         tls(folder)
+        cors(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(f"{len(failures)} failed" if failures else "all passed")

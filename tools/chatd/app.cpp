@@ -5,6 +5,7 @@
 
 #include "base/log.hpp"
 #include "base/signals.hpp"
+#include "cors.hpp"
 #include "exchange.hpp"
 #include "idempotency.hpp"
 #include "live.hpp"
@@ -173,8 +174,12 @@ Result<std::string> App::listen() {
     o.connections_max = options.connections_max;
     o.connections_per_address_max = options.connections_per_address_max;
     o.idle_ms = options.idle_ms;
-    o.error_response = [](int status, std::string_view why, const http::Request* head) {
-        return refused(status, why, head);
+    o.error_response = [this](int status, std::string_view why, const http::Request* head) {
+        http::Response response = refused(status, why, head);
+        if (head)
+            for (auto& [name, value] : cors_headers(options.cors_origins, *head))
+                response.header(name, std::move(value));
+        return response;
     };
     server_ = std::make_unique<http::Server>(
         loop, o, [this](const http::Request& head) { return decide(*this, head); },

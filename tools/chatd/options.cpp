@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/log.hpp"
+#include "cors.hpp"
 
 namespace parley::chatd {
 
@@ -23,6 +24,8 @@ void declare(base::Cli& cli, Options& o) {
         .option("--store-endpoint", o.store_endpoint, "endpoint of convstore's commands")
         .option("--origin", o.origins,
                 "origin of the page behind a proxy, such as https://chat.example; may be repeated")
+        .option("--cors-origin", o.cors_origins,
+                "origin of pages elsewhere that may use the API with a key, or *; may be repeated")
         .option("--operator-org", o.operator_orgs,
                 "organisation whose members see the operator's view; may be repeated")
         .option("--metrics", o.metrics, "loopback address:port of /metrics; empty is none")
@@ -108,6 +111,11 @@ base::Result<void> check(const Options& o) {
         if (origin.find("://") == std::string::npos || origin.back() == '/')
             return base::fail(base::Errc::config,
                               fmt::format("--origin is SCHEME://HOST[:PORT], not '{}'", origin));
+    for (const std::string& origin : o.cors_origins)
+        if (!is_cors_origin(origin))
+            return base::fail(
+                base::Errc::config,
+                fmt::format("--cors-origin is SCHEME://HOST[:PORT] or *, not '{}'", origin));
     if (auto level = base::parse_level(o.log_level); !level) return base::fail(level.error());
     return {};
 }

@@ -32,6 +32,7 @@ struct Options {
     uint32_t limits_reservations = 16'384;
 
     std::vector<std::string> origins;  // of pages besides our own address
+    std::vector<std::string> cors_origins;  // of pages elsewhere that have a key; "*": all
     std::vector<std::string> operator_orgs;  // names; their members see the operator's view
 
     int64_t session_ms = 14ll * 24 * 3600'000;

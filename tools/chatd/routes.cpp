@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "cors.hpp"
+
 namespace parley::chatd {
 
 using messages::ApiError;
@@ -28,6 +30,7 @@ const std::vector<Route>& table() {
         {"sessions", {"v1", "sessions"}, {"POST"}, true, "", create_session},
         {"sessions_all", {"v1", "sessions", "all"}, {"DELETE"}, false, "", end_all_sessions},
         {"session", {"v1", "sessions", "current"}, {"DELETE"}, false, "", end_session},
+        {"usage", {"v1", "usage"}, {"GET"}, false, "", get_usage},
         {"me", {"v1", "me"}, {"GET"}, false, "", get_me},
         {"models", {"v1", "models"}, {"GET"}, false, "", list_models, Dialect::both},
         {"model", {"v1", "models", "*"}, {"GET"}, false, "", get_model, Dialect::both},
@@ -123,9 +126,12 @@ http::Response refuse_method(const Route& route, std::string_view request_id) {
     return response;
 }
 
-http::HeadDecision refuse(App& app, const Route* route, const ApiError& error) {
+http::HeadDecision refuse(App& app, const http::Request& head, const Route* route,
+                          const ApiError& error) {
     http::HeadDecision decision;
     decision.response = error_response(error, new_request_id(), dialect_of(route));
+    for (auto& [name, value] : cors_headers(app.options.cors_origins, head))
+        decision.response->header(name, std::move(value));
     app.metrics
         .counter("chatd_requests_total", "requests answered",
                  {{"route", std::string(route ? route->name : "other")},
@@ -146,13 +152,21 @@ Dialect dialect_of(const Route* route) { return route ? route->dialect : Dialect
 
 http::HeadDecision decide(App& app, const http::Request& head) {
     const Route* route = find_route(head);
+    if (head.method == "OPTIONS" && !app.options.cors_origins.empty()) {
+        http::HeadDecision decision;
+        decision.response = preflight(app.options.cors_origins, head,
+                                      route ? route->methods : std::vector<std::string_view>());
+        return decision;
+    }
     if (!route)
-        return refuse(app, route,
+        return refuse(app, head, route,
                       ApiError::of(ErrorType::not_found_error, "this path does not exist"));
     http::HeadDecision decision;
     decision.body_bytes_max = app.options.body_bytes_max;
     if (!allows(*route, head.method)) {
         decision.response = refuse_method(*route, new_request_id());
+        for (auto& [name, value] : cors_headers(app.options.cors_origins, head))
+            decision.response->header(name, std::move(value));
         return decision;
     }
     if (route->open) {
@@ -160,13 +174,13 @@ http::HeadDecision decide(App& app, const http::Request& head) {
         return decision;
     }
     auto caller = app.auth->check(head, app.store->reader());
-    if (!caller) return refuse(app, route, caller.error());
+    if (!caller) return refuse(app, head, route, caller.error());
     if (!route->scope.empty() && !caller->may_use(route->scope))
-        return refuse(app, route,
+        return refuse(app, head, route,
                       ApiError::of(ErrorType::permission_error, "this key may not use this path"));
     const std::string_view encoding = head.headers.get("content-encoding");
     if (!encoding.empty() && !http::equal_ignoring_case(encoding, "identity"))
-        return refuse(app, route,
+        return refuse(app, head, route,
                       ApiError::invalid("content-encoding", "only identity is accepted"));
     return decision;
 }
@@ -176,6 +190,7 @@ void dispatch(App& app, http::Request request, http::Writer writer) {
     const auto exchange = std::make_shared<Exchange>(app, std::move(request), std::move(writer),
                                                      std::string(route ? route->name : "other"));
     exchange->dialect = dialect_of(route);
+    exchange->more_headers = cors_headers(app.options.cors_origins, exchange->request);
     if (!route)
         return exchange->error(
             ApiError::of(ErrorType::not_found_error, "this path does not exist"));

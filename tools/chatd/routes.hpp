@@ -57,5 +57,6 @@ void create_session(const ExchangePtr&);    // log in
 void end_session(const ExchangePtr&);       // log out
 void end_all_sessions(const ExchangePtr&);  // of the user, everywhere
 void get_me(const ExchangePtr&);
+void get_usage(const ExchangePtr&);
 
 }  // namespace parley::chatd
