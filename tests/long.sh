@@ -5,6 +5,7 @@
 #   tests/long.sh asan|tsan        one preset over all tests that are not slow
 #   tests/long.sh fuzz [SECONDS]   each fuzzer for SECONDS (600)
 #   tests/long.sh kill [ROUNDS]    the kill and fail-closed tests ROUNDS times (50)
+#   tests/long.sh crash [ROUNDS]   what a power cut leaves of the store after each of its writes (60)
 #   tests/long.sh soak_simulated [REQUESTS]   requests and cancels through one simulated worker (100000)
 #   tests/long.sh soak_real [REQUESTS]        the same with the model (2000)
 set -u
@@ -29,6 +30,12 @@ kill_rounds() {
     done
 }
 
+crash() {
+    build_tools
+    ninja -C "$(build_dir)" store_test store_write_recorder >&2 || return 1
+    PARLEY_CRASH_ROUNDS=$1 PARLEY_CRASH_DRAWN=4 "$(build_dir)/bin/store_test" '[crash]'
+}
+
 soak() {
     build_tools
     PARLEY_MODEL=$(model_path) PARLEY_BUILD=$(build_dir) python3 "$tests/soak.py" "$@"
@@ -40,11 +47,12 @@ case ${1:-all} in
     asan | tsan) sanitize "$1" ;;
     fuzz) bash "$tests/fuzz/run.sh" "${2:-600}" ;;
     kill) kill_rounds "${2:-50}" ;;
+    crash) crash "${2:-60}" ;;
     soak_simulated | soak_real) soak "${1#soak_}" ${2:+"$2"} ;;
     all)
-        sanitize asan && sanitize tsan && bash "$tests/fuzz/run.sh" 600 && kill_rounds 50 &&
+        sanitize asan && sanitize tsan && bash "$tests/fuzz/run.sh" 600 && kill_rounds 50 && crash 60 &&
             soak simulated && soak real
         ;;
-    --help) sed -n '2,10s/^# \{0,1\}//p' "$0" ;;
+    --help) sed -n '2,11s/^# \{0,1\}//p' "$0" ;;
     *) die "unknown part '$1': see --help" 64 ;;
 esac
