@@ -1,5 +1,7 @@
 #include "http/connection.hpp"
 
+#include "http/body_file.hpp"
+
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -333,13 +335,22 @@ bool Connection::take_head() {
         refuse(body_.refusal()->status, body_.refusal()->why);
         return false;
     }
+    if (!decision.body_folder.empty()) {
+        auto file = BodyFile::make(decision.body_folder);
+        if (!file) {
+            refuse(503, "no room for the request body");
+            return false;
+        }
+        head_.request.body_file = std::move(*file);
+    }
     if (!head_.has_body()) {
         dispatch();
         return state_ == State::idle;
     }
     enter(State::body, core_->options.body_ms);
     // What is only claimed is not allocated.
-    head_.request.body.reserve(std::min<uint64_t>(head_.content_length, kReserveMax));
+    if (!head_.request.body_file)
+        head_.request.body.reserve(std::min<uint64_t>(head_.content_length, kReserveMax));
     if (head_.expect_continue && in_.empty()) {
         output_begins();
         out_ += "HTTP/1.1 100 Continue\r\n\r\n";
@@ -350,12 +361,20 @@ bool Connection::take_head() {
 
 bool Connection::take_body() {
     std::string& body = head_.request.body;
-    const size_t before = body.size();
+    const uint64_t before = body_.bytes();
     const size_t used = body_.feed(in_, body);
     in_.erase(0, used);
     if (body_.refusal()) {
         refuse(body_.refusal()->status, body_.refusal()->why);
         return false;
+    }
+    if (BodyFile* const file = head_.request.body_file.get()) {
+        const bool written = file->append(body).has_value();
+        body.clear();
+        if (!written) {
+            refuse(503, "no room for the request body");
+            return false;
+        }
     }
     if (body_.done()) {
         dispatch();
@@ -363,7 +382,7 @@ bool Connection::take_body() {
     }
     // Each body_rate_bytes buy one more second.
     const uint64_t rate = std::max<uint64_t>(1, core_->options.body_rate_bytes);
-    deadline_ms_ += static_cast<int64_t>((body.size() / rate - before / rate) * 1000);
+    deadline_ms_ += static_cast<int64_t>((body_.bytes() / rate - before / rate) * 1000);
     return false;
 }
 

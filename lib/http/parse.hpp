@@ -53,6 +53,7 @@ class BodyReader {
     // given unless the body ends within it or something is wrong: see done() and refusal().
     size_t feed(std::string_view bytes, std::string& body);
     bool done() const { return state_ == State::done; }
+    uint64_t bytes() const { return total_; }  // of the body so far
     const std::optional<Refusal>& refusal() const { return refusal_; }  // 400 or 413
 
   private:

@@ -76,6 +76,7 @@ using Writer = std::shared_ptr<ResponseWriter>;
 // the request is answered already (404, 405, 401…), its body dropped.
 struct HeadDecision {
     uint64_t body_bytes_max = 1 << 20;
+    std::string body_folder;  // not empty: the body goes to a file there (Request::body_file)
     std::optional<Response> response;
 };
 

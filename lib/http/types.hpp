@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -12,6 +13,8 @@
 #include <vector>
 
 namespace parley::http {
+
+class BodyFile;
 
 // In order of arrival; names compare without regard to case and are kept in lower case.
 class Headers {
@@ -45,6 +48,7 @@ struct Request {
     std::vector<std::pair<std::string, std::string>> query;  // decoded, in order
     Headers headers;
     std::string body;
+    std::shared_ptr<BodyFile> body_file;  // where the head's decision asked for it: body is empty then
     std::string peer;  // the address alone: "127.0.0.1"; "unix" on a socket in the file system
     bool tls = false;
 

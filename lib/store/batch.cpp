@@ -85,6 +85,13 @@ Handler find_handler(std::string_view command) {
         {"session_end_all", do_session_end_all},
         {"model_put", do_model_put},
         {"alias_set", do_alias_set},
+        {"batch_create", do_batch_create},
+        {"batch_add", do_batch_add},
+        {"batch_claim", do_batch_claim},
+        {"batch_result", do_batch_result},
+        {"batch_sweep", do_batch_sweep},
+        {"batch_cancel", do_batch_cancel},
+        {"batch_delete", do_batch_delete},
         {"gc", do_gc},
     };
     for (const auto& [name, handler] : kHandlers) {

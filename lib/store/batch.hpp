@@ -160,6 +160,16 @@ Step do_charge(Batch&, Fields&);
 Step do_idem_take(Batch&, Fields&);
 Step do_idem_done(Batch&, Fields&);
 Step do_idem_free(Batch&, Fields&);
+// writer_batches.cpp
+Step do_batch_create(Batch&, Fields&);
+Step do_batch_add(Batch&, Fields&);
+Step do_batch_claim(Batch&, Fields&);
+Step do_batch_result(Batch&, Fields&);
+Step do_batch_sweep(Batch&, Fields&);
+Step do_batch_cancel(Batch&, Fields&);
+Step do_batch_delete(Batch&, Fields&);
+struct MessageBatchRow;
+Result<void> erase_batch(Batch&, const MessageBatchRow&);
 // writer_gc.cpp
 Step do_gc(Batch&, Fields&);
 

@@ -9,6 +9,7 @@
 #include "store/access.hpp"
 #include "store/batch.hpp"
 #include "store/fields.hpp"
+#include "store/message_batches.hpp"
 
 namespace parley::store {
 namespace {
@@ -110,14 +111,46 @@ class Scrub {
             if (key.size() != 32 || !has(Table::conv, key.substr(16)))
                 bad(Table::read, key, "read mark without its conversation");
         });
-        for (const Table table : {Table::feed, Table::reply, Table::trash, Table::meta,
-                                  Table::batch, Table::batch_item})
+        scan_batches();
+        for (const Table table : {Table::feed, Table::reply, Table::trash, Table::meta})
             scan_raw(table, [](std::string_view, std::string_view) {});
         if (failure_) return fail(*failure_);
         return std::move(report_);
     }
 
   private:
+    // Numbers of each batch against its entries; entries of no batch wait for gc.
+    void scan_batches() {
+        std::map<std::string, std::pair<uint64_t, uint64_t>> found;  // pending, finished
+        scan_raw(Table::batch_item, [&](std::string_view key, std::string_view) {
+            const std::string id(key.substr(0, 16));
+            if (key.size() != 21 || static_cast<unsigned char>(key[16]) > 1)
+                return bad(Table::batch_item, key, "key of another form");
+            if (!has(Table::batch, "b" + id) && !has(Table::trash, id))
+                return bad(Table::batch_item, key, "entry without its batch");
+            auto& numbers = found[id];
+            ++(key[16] == 0 ? numbers.first : numbers.second);
+        });
+        scan_raw(Table::batch, [&](std::string_view key, std::string_view) {
+            if (key.substr(0, 1) == "u") {
+                if (key.size() != 33 || !has(Table::batch, "b" + std::string(key.substr(17))))
+                    bad(Table::batch, key, "list entry without its batch");
+                return;
+            }
+            if (key.substr(0, 1) == "o") return;
+            auto row = find<MessageBatchRow>(Table::batch, key);
+            if (key.size() != 17 || !row || keys::batch(row->id) != key)
+                return bad(Table::batch, key, "row under another key");
+            const auto& [pending, finished] = found[std::string(key.substr(1))];
+            if (finished != row->finished() || pending + finished != row->added)
+                bad(Table::batch, key,
+                    fmt::format("says {} entries, {} finished; has {} and {}", row->added,
+                                row->finished(), pending + finished, finished));
+            if (has(Table::batch, keys::batch_open(row->id)) != (row->state != "ended"))
+                bad(Table::batch, key, "is " + row->state + ", and its mark says otherwise");
+        });
+    }
+
     void bad(Table table, std::string_view key, std::string what) {
         ++report_.findings;
         if (report_.first.size() < max_)

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "store/access.hpp"
+#include "store/lmdb_batches.hpp"
 #include "store/reader.hpp"
 #include "store/secret.hpp"
 
@@ -337,6 +338,26 @@ class LmdbReader final : public Reader {
             auto walk = Cursor::open(*env_, txn, Table::changes);
             if (!walk) return fail(walk.error());
             return walk->last() ? get_u64(walk->key()) : 0;
+        });
+    }
+
+    Result<MessageBatchRow> message_batch(const Ulid& org, const Ulid& user,
+                                          const Ulid& batch) override {
+        auto row = one<MessageBatchRow>(Table::batch, keys::batch(batch), "no such batch");
+        if (row && (row->org != org || row->user != user || row->state == "creating"))
+            return fail(Errc::not_found, "no such batch");
+        return row;
+    }
+    Result<BatchList> message_batches(const BatchesQuery& query) override {
+        return with([&](MDB_txn* txn) { return read_batches(*env_, txn, query); });
+    }
+    Result<std::vector<MessageBatchRow>> open_batches(size_t limit) override {
+        return with([&](MDB_txn* txn) { return read_open_batches(*env_, txn, limit); });
+    }
+    Result<std::vector<BatchItemRow>> batch_items(const Ulid& batch, bool done, uint32_t from,
+                                                  size_t limit, size_t bytes) override {
+        return with([&](MDB_txn* txn) {
+            return read_batch_items(*env_, txn, batch, done, from, limit, bytes);
         });
     }
 

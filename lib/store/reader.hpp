@@ -24,6 +24,7 @@
 #include <string_view>
 #include <vector>
 
+#include "store/message_batches.hpp"
 #include "store/rows.hpp"
 
 namespace parley::store {
@@ -55,6 +56,17 @@ struct MessagePage {
 struct Path {
     std::vector<MessageRow> rows;  // root (or the oldest that fits) first, the asked message last
     bool cut = false;              // older ones were left out because of messages_max
+};
+
+// Batches of one user (of this org), newest first; one bound at most.
+struct BatchesQuery {
+    Ulid org, user;
+    size_t limit = 20;
+    std::optional<Ulid> older_than, newer_than;  // exclusive
+};
+struct BatchList {
+    std::vector<MessageBatchRow> rows;
+    bool has_more = false;  // in the direction read
 };
 
 class Reader {
@@ -119,6 +131,17 @@ class Reader {
     virtual Result<uint64_t> last_change() = 0;
     // A user's part of the log with seq > after, in order; what is older than the feed's ttl is gone.
     virtual Result<std::vector<Change>> feed(const Ulid& user, uint64_t after, size_t limit) = 0;
+
+    // Only the owner's: anything else, and one still being created, is not_found.
+    virtual Result<MessageBatchRow> message_batch(const Ulid& org, const Ulid& user,
+                                                  const Ulid& batch) = 0;
+    virtual Result<BatchList> message_batches(const BatchesQuery& query) = 0;
+    // Of all users, not ended, oldest first.
+    virtual Result<std::vector<MessageBatchRow>> open_batches(size_t limit) = 0;
+    // Pending or finished entries from index `from` on, in order; ends with the one that passes `bytes`.
+    virtual Result<std::vector<BatchItemRow>> batch_items(const Ulid& batch, bool done,
+                                                          uint32_t from, size_t limit,
+                                                          size_t bytes) = 0;
 
     // `scope` separates the uses of one header: "send", "messages". Expired rows are not_found.
     virtual Result<IdemRow> idempotency(const Ulid& user, std::string_view scope,

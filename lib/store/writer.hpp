@@ -42,6 +42,7 @@ struct WriterOptions {
     int64_t idem_ttl_ms = 25ll * 3600 * 1000;
     int64_t journal_ttl_ms = 24ll * 3600 * 1000;  // after the end of the answer
     int64_t feed_ttl_ms = 7ll * 24 * 3600 * 1000;
+    int64_t batch_ttl_ms = 29ll * 24 * 3600 * 1000;  // from its creation: then batch and results go
     size_t gc_rows_max = 1000;  // looked at per gc command
     size_t command_bytes_max = 8u << 20;
 };

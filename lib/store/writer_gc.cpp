@@ -4,6 +4,7 @@
 // that back. Tables without an index by time are walked round and round, a piece at a time: an expired
 // row lives at most one round longer, and no commit is ever long.
 #include "store/batch.hpp"
+#include "store/message_batches.hpp"
 
 namespace parley::store {
 namespace {
@@ -54,12 +55,33 @@ Result<void> collect_trash(Batch& batch, Budget& budget) {
         if (!walk) return fail(walk.error());
         if (!walk->first()) return {};
         const std::string conv(walk->key());
-        for (const Table table : {Table::msg, Table::child}) {
+        for (const Table table : {Table::msg, Table::child, Table::batch_item}) {
             auto empty = erase_prefix(batch, table, conv, budget);
             if (!empty) return fail(empty.error());
             if (!*empty) return {};
         }
         if (auto done = batch.erase(Table::trash, conv); !done) return done;
+    }
+    return {};
+}
+
+// Batches past their keeping, oldest first: ids rise with time. One that never ended is no longer of use.
+Result<void> collect_batches(Batch& batch, Budget& budget) {
+    const int64_t before = batch.now_ms() - batch.options().batch_ttl_ms;
+    while (budget.take()) {
+        MessageBatchRow row;
+        {
+            auto walk = Cursor::open(batch.env(), batch.txn(), Table::batch);
+            if (!walk) return fail(walk.error());
+            const bool on = walk->seek("b") && walk->key().starts_with("b");
+            if (walk->failure()) return fail(*walk->failure());
+            if (!on) return {};
+            auto read = row_of_record<MessageBatchRow>(Table::batch, walk->key(), walk->value());
+            if (!read) return fail(read.error());
+            row = std::move(*read);
+        }
+        if (row.created_ms > before) return {};
+        if (auto done = erase_batch(batch, row); !done) return done;
     }
     return {};
 }
@@ -168,6 +190,7 @@ Step do_gc(Batch& batch, Fields& f) {
     Budget budget{share};
     if (auto done = collect_idem(batch, budget); !done) return refuse(done.error());
     budget.left = share;
+    if (auto done = collect_batches(batch, budget); !done) return refuse(done.error());
     if (auto done = collect_trash(batch, budget); !done) return refuse(done.error());
     budget.left = share;
     auto next_streams = collect_streams(batch, unhex(streams), budget);

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 
 import anthropic
 
@@ -81,4 +82,26 @@ assert [b.type for b in told.content] in (["text"], []) and told.usage.input_tok
     model=model, messages=turn, tools=tools, tool_choice={"type": "none"}).input_tokens, told
 assert "max_tokens" in raises(anthropic.BadRequestError, 400, max_tokens=2, tools=tools, tool_choice=choice)
 raises(anthropic.BadRequestError, 400, messages=turn[:2], tools=tools)
+# Batches: what is right in one succeeds, what is wrong in it is an entry's own error.
+batches = client.messages.batches
+batch = batches.create(requests=[{"custom_id": "paris", "params": {"model": model, "max_tokens": 32, "messages": QUESTION}},
+                                 {"custom_id": "nobody", "params": {"model": "nobody", "max_tokens": 8, "messages": QUESTION}}])
+assert batch.type == "message_batch" and batch.request_counts.processing == 2 and batch.results_url is None, batch
+deadline = time.monotonic() + 60
+while (batch := batches.retrieve(batch.id)).processing_status != "ended":
+    assert batch.request_counts.processing == 2 and time.monotonic() < deadline, batch
+    time.sleep(0.1)
+assert (batch.request_counts.succeeded, batch.request_counts.errored) == (1, 1) and batch.ended_at is not None, batch
+results = {line.custom_id: line.result for line in batches.results(batch.id)}
+assert results["paris"].message.usage.service_tier == "batch" and results["paris"].message.content[0].text, results
+assert results["nobody"].error.error.type == "not_found_error", results
+assert batches.cancel(batch.id).processing_status == "ended"
+others = [batches.create(requests=[{"custom_id": "a", "params": {"model": model, "max_tokens": 1, "messages": QUESTION}}]).id for _ in range(2)]
+assert [each.id for each in batches.list(limit=1)][:3] == [*reversed(others), batch.id]
+assert batches.delete(batch.id).type == "message_batch_deleted"
+try:
+    batches.retrieve(batch.id)
+    raise AssertionError("a deleted batch is found")
+except anthropic.NotFoundError as error:
+    assert error.body["error"]["type"] == "not_found_error", error.body
 print(f"anthropic {anthropic.__version__}: all good")

@@ -50,8 +50,7 @@ with Pipeline() as pipeline:
             ("a server's own tool", 400, "/v1/messages", pipeline.body("Hello", tools=[{"type": "web_search_20250305", "name": "web_search"}])),
             ("a keyword that cannot be held", 400, "/v1/messages", pipeline.body("Hello", tools=[odd], tool_choice={"type": "any"})),
             ("an image", 400, "/v1/messages", pipeline.body([image])),
-            ("a PDF", 400, "/v1/messages", pipeline.body([document])),
-            ("batches", 404, "/v1/messages/batches", {"requests": []})):
+            ("a PDF", 400, "/v1/messages", pipeline.body([document]))):
         status, _, answer = pipeline.request("POST", path, body)
         check(status == expected and answer["type"] == "error" and answer["error"]["message"], f"{what}: {status} {answer}, not {expected}")
 docs.finish()

@@ -70,7 +70,7 @@ def error_of(data):
 
 
 def paths_and_methods(chatd):
-    for path in ("/nope", "/v1/complete", "/v1/completions", "/v1/messages/batches", "/v1/files", "/v1/messages/x/y"):
+    for path in ("/nope", "/v1/complete", "/v1/completions", "/v1/messages/batches/x/y", "/v1/files", "/v1/messages/x/y"):
         status, headers, data = chatd.ask("GET", path)
         check(f"{path} is a JSON 404", status == 404 and error_of(data)["type"] == "not_found_error", (status, data))
         check(f"{path} carries one id under two names",

@@ -5,6 +5,7 @@
 
 #include "base/log.hpp"
 #include "base/signals.hpp"
+#include "batch_runner.hpp"
 #include "cors.hpp"
 #include "exchange.hpp"
 #include "idempotency.hpp"
@@ -60,6 +61,7 @@ App::~App() {
     server_.reset();
     turns.reset();
     login.reset();
+    batches.reset();
     calls_.clear();
     operator_view.reset();
     peers.reset();
@@ -72,7 +74,8 @@ App::~App() {
 }
 
 Result<std::string> App::start() {
-    if (auto made = base::make_dirs(places.run()); !made) return fail(made.error());
+    for (const std::string& folder : {places.run(), places.batches()})
+        if (auto made = base::make_dirs(folder); !made) return fail(made.error());
     auto alive = base::LockFile::take(places.run() + "/chatd-" + owner + ".lock");
     if (!alive) return fail(alive.error());
     alive_.emplace(std::move(*alive));
@@ -85,6 +88,7 @@ Result<std::string> App::start() {
     login = std::make_unique<Login>(*this);
     live = std::make_unique<Live>(*this);
     auth->set_origins(options.origins);
+    batches = std::make_unique<BatchRunner>(*this);
 
     store::ClientOptions client;
     client.endpoint =
@@ -202,6 +206,7 @@ void App::tick() {
     const int64_t now = clock.mono_ms();
     const auto calls = calls_;
     for (const auto& call : calls) call->tick(now);
+    batches->tick(now);
     if (draining) drained();
 }
 
@@ -212,6 +217,7 @@ void App::each_second() {
         if (auto key = stamp::Key::open(places.stamp_key())) stamp_key = *key;
     turns->take_over_dead();
     live->retry();
+    batches->each_second();
     gate->each_second();
     peers->each_second();
     metrics.gauge("chatd_answers_live", "answers being produced")
@@ -253,6 +259,7 @@ void App::drain() {
     base::notify_stopping();
     base::log(base::Level::info, "chatd.drain",
               {{"answers", answers.live()}, {"turns", turns->live()}});
+    batches->stop();
     server_->drain([this] { connections_done_ = true; });
     drain_timer_.after(options.drain_ms, [this] {
         base::log(base::Level::warn, "chatd.drain_timeout", {{"answers", answers.live()}});

@@ -25,6 +25,7 @@
 
 namespace parley::chatd {
 
+class BatchRunner;
 class Turns;
 class Idempotency;
 class Login;
@@ -87,6 +88,7 @@ class App {
     std::unique_ptr<Live> live;
     std::unique_ptr<Peers> peers;
     std::unique_ptr<OperatorView> operator_view;
+    std::unique_ptr<BatchRunner> batches;
     std::optional<stamp::Key> stamp_key;
     bool draining = false;
 

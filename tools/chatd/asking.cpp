@@ -26,10 +26,8 @@ uint64_t draw_seed() {
 
 std::string new_message_id() { return base::random_id("msg_"); }
 
-chat::AnswerOptions answer_options(const Exchange& exchange, Ask ask) {
-    const App& app = exchange.app;
+chat::AnswerOptions answer_options(const App& app, const Caller& caller, Ask ask) {
     const Options& o = app.options;
-    const Caller& caller = exchange.caller;
     chat::AnswerOptions options;
     options.id = std::move(ask.id);
     options.model = std::move(ask.model);
@@ -46,12 +44,6 @@ chat::AnswerOptions answer_options(const Exchange& exchange, Ask ask) {
     const double decode_ms = 1000.0 * static_cast<double>(ask.max_tokens) / o.decode_tokens_per_s;
     options.ttft_ms = o.ttft_ms + static_cast<int64_t>(3 * prefill_ms);
     options.total_ms = o.total_base_ms + static_cast<int64_t>(3 * (prefill_ms + decode_ms));
-    if (const std::string_view slo = exchange.request.headers.get("x-slo-ttft-ms"); !slo.empty()) {
-        int64_t ms = 0;
-        const auto [end, error] = std::from_chars(slo.data(), slo.data() + slo.size(), ms);
-        if (error == std::errc() && end == slo.data() + slo.size() && ms > 0)
-            options.ttft_ms = std::min(options.ttft_ms, ms);
-    }
 
     pipe::Envelope& envelope = options.envelope;
     envelope.org = caller.org_text();
@@ -65,8 +57,19 @@ chat::AnswerOptions answer_options(const Exchange& exchange, Ask ask) {
     envelope.message = options.id;
     envelope.seed = ask.seed;
     envelope.sampling = std::move(ask.sampling);
+    return options;
+}
+
+chat::AnswerOptions answer_options(const Exchange& exchange, Ask ask) {
+    chat::AnswerOptions options = answer_options(exchange.app, exchange.caller, std::move(ask));
+    if (const std::string_view slo = exchange.request.headers.get("x-slo-ttft-ms"); !slo.empty()) {
+        int64_t ms = 0;
+        const auto [end, error] = std::from_chars(slo.data(), slo.data() + slo.size(), ms);
+        if (error == std::errc() && end == slo.data() + slo.size() && ms > 0)
+            options.ttft_ms = std::min(options.ttft_ms, ms);
+    }
     const auto parent = telemetry::TraceContext::parse(exchange.request.headers.get("traceparent"));
-    if (parent) envelope.trace = parent->child().text();
+    if (parent) options.envelope.trace = parent->child().text();
     return options;
 }
 
@@ -96,16 +99,14 @@ std::optional<ApiError> check_version(const Exchange& exchange, bool& newest) {
     return std::nullopt;
 }
 
-messages::ParseOptions parse_options(const Exchange& exchange, bool newest_version) {
-    const App& app = exchange.app;
+messages::ParseOptions parse_options(const App& app, const Caller& caller, bool newest_version) {
     messages::ParseOptions options;
     options.strict_fields = app.options.strict_fields;
     options.strict_sampling = app.options.strict_version && newest_version;
-    options.check_model = [&exchange](const std::string& model) -> std::optional<ApiError> {
-        const App& app = exchange.app;
+    options.check_model = [&app, &caller](const std::string& model) -> std::optional<ApiError> {
         if (app.catalog->empty()) return ApiError::unavailable("no model has joined yet", 2);
         if (!app.catalog->find(model)) return ApiError::unknown_model(model);
-        if (!exchange.caller.may_ask(model))
+        if (!caller.may_ask(model))
             return ApiError::of(messages::ErrorType::permission_error,
                                 "this key may not use this model");
         return std::nullopt;

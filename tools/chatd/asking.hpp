@@ -23,7 +23,9 @@ struct Ask {
     pipe::Sampling sampling;
 };
 
+// With what the request's headers say of times and traces, or for a caller alone.
 chat::AnswerOptions answer_options(const Exchange& exchange, Ask ask);
+chat::AnswerOptions answer_options(const App& app, const Caller& caller, Ask ask);
 uint64_t draw_seed();
 // A message id that is no conversation's.
 std::string new_message_id();
@@ -33,7 +35,11 @@ uint64_t text_bytes(const messages::Request& request);
 store::Ulid end_user_of(const Caller& caller, const messages::Request& request);
 // The version header, as far as it is required.
 std::optional<messages::ApiError> check_version(const Exchange& exchange, bool& newest);
-messages::ParseOptions parse_options(const Exchange& exchange, bool newest_version);
+// Both must outlive the parsing.
+messages::ParseOptions parse_options(const App& app, const Caller& caller, bool newest_version);
+inline messages::ParseOptions parse_options(const Exchange& exchange, bool newest_version) {
+    return parse_options(exchange.app, exchange.caller, newest_version);
+}
 // What is wrong with the schema of the answer, if one is asked for: said before anything is streamed. One
 // that takes long to compile is the worker's to judge.
 std::optional<messages::ApiError> check_schema(const messages::Request& request);

@@ -67,6 +67,13 @@ void Exchange::begin_sse() {
     writer->start(200, headers);
 }
 
+void Exchange::begin_lines() {
+    status_ = 200;
+    writer->start(200, {{"content-type", "application/x-jsonl"},
+                        {"request-id", request_id},
+                        {"x-request-id", request_id}});
+}
+
 void Exchange::end() {
     writer->finish();
     log(status_);

@@ -38,6 +38,7 @@ class Exchange {
     void error(const messages::ApiError& error);
     // 200 and the headers of an event stream.
     void begin_sse();
+    void begin_lines();  // 200 and the headers of JSON lines
     void end();
     void gone();  // the client left before its answer's end
     void note(std::string key, double value) { notes_.emplace_back(std::move(key), value); }

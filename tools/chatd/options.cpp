@@ -64,6 +64,8 @@ void declare(base::Cli& cli, Options& o) {
         .duration("--total-base", o.total_base_ms, "fixed part of an answer's whole time")
         .duration("--ping", o.ping_ms, "longest silence of a stream before a ping")
         .duration("--journal-flush", o.journal_ms, "how long deltas are gathered for the journal")
+        .duration("--batch-expiry", o.batch_expiry_ms,
+                  "what of a message batch has not run by then expires")
         .duration("--idle-timeout", o.idle_ms, "keep-alive without a request")
         .option("--expect-prefill", o.prefill_tokens_per_s,
                 "prompt tokens a second that deadlines count with")
@@ -78,6 +80,10 @@ void declare(base::Cli& cli, Options& o) {
         .duration("--events-window", o.events_window_ms,
                   "how far back a device's feed is followed; below convstore's --feed-ttl");
     serve.size("--body-max", o.body_bytes_max, "largest request body; over it 413")
+        .size("--batch-body-max", o.batch_body_bytes_max, "largest body of a message batch")
+        .option("--batch-concurrency", o.batch_concurrency,
+                "entries of message batches that are under way at once")
+        .range(1, 4096)
         .size("--stream-buffer", o.stream_bytes_max, "events of one answer kept for its readers")
         .size("--client-buffer", o.client_bytes_max, "bytes that wait for a client's socket")
         .option("--answers-max", o.answers_max, "answers at once; over it 529")

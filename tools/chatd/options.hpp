@@ -53,6 +53,9 @@ struct Options {
     double decode_tokens_per_s = 5;
 
     uint64_t body_bytes_max = 32'000'000;
+    uint64_t batch_body_bytes_max = 256'000'000;  // on disk, while it is read
+    uint32_t batch_concurrency = 16;               // entries under way, of all batches
+    int64_t batch_expiry_ms = 24ll * 3600 * 1000;
     uint64_t stream_bytes_max = 4u << 20;
     uint64_t client_bytes_max = 64u << 10;  // written and not yet taken by a client's socket
     uint32_t answers_max = 4096;

@@ -48,6 +48,32 @@ const std::vector<Route>& table() {
          false,
          "messages",
          post_count_tokens},
+        {"batches",
+         {"v1", "messages", "batches"},
+         {"GET", "POST"},
+         false,
+         "messages",
+         message_batches,
+         Dialect::messages,
+         true},
+        {"batch",
+         {"v1", "messages", "batches", "*"},
+         {"GET", "DELETE"},
+         false,
+         "messages",
+         message_batch},
+        {"batch_cancel",
+         {"v1", "messages", "batches", "*", "cancel"},
+         {"POST"},
+         false,
+         "messages",
+         cancel_message_batch},
+        {"batch_results",
+         {"v1", "messages", "batches", "*", "results"},
+         {"GET"},
+         false,
+         "messages",
+         message_batch_results},
         {"message_stream",
          {"v1", "messages", "*", "stream"},
          {"GET"},
@@ -142,6 +168,8 @@ http::HeadDecision refuse(App& app, const http::Request& head, const Route* rout
 
 }  // namespace
 
+const std::vector<Route>& all_routes() { return table(); }
+
 const Route* find_route(const http::Request& head) {
     for (const Route& route : table())
         if (matches(route, head.segments)) return &route;
@@ -163,6 +191,10 @@ http::HeadDecision decide(App& app, const http::Request& head) {
                       ApiError::of(ErrorType::not_found_error, "this path does not exist"));
     http::HeadDecision decision;
     decision.body_bytes_max = app.options.body_bytes_max;
+    if (route->spool && head.method == "POST") {
+        decision.body_bytes_max = app.options.batch_body_bytes_max;
+        decision.body_folder = app.places.batches();
+    }
     if (!allows(*route, head.method)) {
         decision.response = refuse_method(*route, new_request_id());
         for (auto& [name, value] : cors_headers(app.options.cors_origins, head))

@@ -22,8 +22,10 @@ struct Route {
     std::string_view scope;  // of a key: "messages", "conversations"; "": any
     void (*handle)(const ExchangePtr&) = nullptr;
     Dialect dialect = Dialect::messages;
+    bool spool = false;  // what is posted goes to a file, up to Options::batch_body_bytes_max
 };
 
+const std::vector<Route>& all_routes();
 const Route* find_route(const http::Request& head);
 // Of the route, or of a path that is none.
 Dialect dialect_of(const Route* route);
@@ -46,6 +48,10 @@ void post_messages(const ExchangePtr&);
 void post_chat_completions(const ExchangePtr&);
 void get_message_stream(const ExchangePtr&);
 void post_count_tokens(const ExchangePtr&);
+void message_batches(const ExchangePtr&);  // GET, POST
+void message_batch(const ExchangePtr&);    // GET, DELETE
+void cancel_message_batch(const ExchangePtr&);
+void message_batch_results(const ExchangePtr&);
 void conversations(const ExchangePtr&);          // GET, POST
 void conversation(const ExchangePtr&);           // GET, PATCH, DELETE
 void conversation_messages(const ExchangePtr&);  // GET, POST
