@@ -49,11 +49,13 @@ void Connection::begin_excess(const Response& response) {
     flush();
 }
 
-void Connection::drain() {
+void Connection::drain(int64_t grace_ms) {
     keep_alive_ = false;  // a head or body on its way is still answered
     if (state_ != State::handshake && state_ != State::idle) return;
     if (pending() > 0)
         enter(State::closing, 0);
+    else if (grace_ms > 0)
+        deadline_ms_ = Server::Core::now_ms() + grace_ms;  // its request may be on its way
     else
         kill();
 }
@@ -73,6 +75,9 @@ bool Connection::wants_input() const {
         case State::answering:
         case State::closing:
             return !read_closed_ && in_.size() < core_->options.pipeline_bytes_max;
+        // Who asks and never reads is not read from either; who reads slowly may still say stop.
+        case State::upgraded:
+            return !read_closed_ && pending() <= core_->options.write_bytes_max / 8;
         case State::lingering:
             return true;
         case State::dead:
@@ -206,6 +211,7 @@ void Connection::discard_input() {
 
 void Connection::peer_closed() {
     read_closed_ = true;
+    if (state_ == State::upgraded) return peer_gone();
     if (state_ == State::answering) {
         if (auto writer = writer_.lock()) tell_closed(writer);
         return;
@@ -233,7 +239,7 @@ void Connection::tell_closed(const Writer& writer) {
 void Connection::kill() {
     if (state_ == State::dead) return;
     const auto self = shared_from_this();
-    if (state_ == State::answering) {
+    if (serving()) {
         --core_->stats.requests_active;
         if (auto writer = writer_.lock()) tell_closed(writer);
     }
@@ -243,6 +249,7 @@ void Connection::kill() {
     socket_.close(ignored);
     release(in_);
     release(out_);
+    on_bytes_.reset();
     out_at_ = 0;
     Server::Core* const core = core_;
     core->forget(*this);  // core_ stays for the rest of this call
@@ -280,6 +287,13 @@ bool Connection::step() {
             return take_head();
         case State::body:
             return take_body();
+        case State::upgraded: {
+            if (in_.empty() || !on_bytes_) return false;
+            const std::string bytes = std::exchange(in_, std::string());
+            const auto callback = *on_bytes_;  // it may end the connection
+            callback(bytes);
+            return state_ == State::upgraded;
+        }
         default:
             return false;
     }

@@ -1,6 +1,7 @@
 // Connection: one client's socket: requests in, one at a time, answers out. Internal to lib/http.
 //
 //   handshake → idle ⇄ head → body → answering → idle …
+//   answering → upgraded (bytes as they are, until finish())
 //        any of them → closing (the last answer is flushed) → lingering → dead
 //
 // Owns     the socket. Lives while the server knows it or a wait or a posted call holds it.
@@ -17,15 +18,16 @@
 
 namespace parley::http {
 
-class Connection : public std::enable_shared_from_this<Connection> {
+class Connection final : public ResponseTarget, public std::enable_shared_from_this<Connection> {
   public:
     Connection(Server::Core& core, int fd, std::unique_ptr<Stream> stream, std::string peer,
                bool tls);
-    ~Connection();
+    ~Connection() override;
 
     void begin();
     void begin_excess(const Response& response);  // over a cap: this answer, then the end
-    void drain();                                 // idle: close now; else after the answer
+    // Idle: closed now, or in `grace_ms` where it asks nothing till then; else after the answer.
+    void drain(int64_t grace_ms);
     void check_deadline(int64_t now_ms);
     bool overdue(int64_t now_ms) const;
     void kill();
@@ -33,18 +35,31 @@ class Connection : public std::enable_shared_from_this<Connection> {
     bool excess() const { return excess_; }
 
     // For ResponseWriter.
-    void reply(ResponseWriter& writer, Response response);
+    void reply(ResponseWriter& writer, Response response) override;
     void start(ResponseWriter& writer, int status,
-               const std::vector<std::pair<std::string, std::string>>& headers);
-    bool write(ResponseWriter& writer, std::string_view bytes);
-    void finish(ResponseWriter& writer);
-    void abort(ResponseWriter& writer);
-    void abandoned(const ResponseWriter& writer);
-    size_t pending() const { return out_.size() - out_at_; }
+               const std::vector<std::pair<std::string, std::string>>& headers) override;
+    bool write(ResponseWriter& writer, std::string_view bytes) override;
+    void finish(ResponseWriter& writer) override;
+    void abort(ResponseWriter& writer) override;
+    void abandoned(const ResponseWriter& writer) override;
+    bool upgrade(ResponseWriter& writer,
+                 const std::vector<std::pair<std::string, std::string>>& headers,
+                 std::function<void(std::string_view)> on_bytes) override;
+    size_t pending() const override { return out_.size() - out_at_; }
     void tell_closed(const Writer& writer);
 
   private:
-    enum class State : uint8_t { handshake, idle, head, body, answering, closing, lingering, dead };
+    enum class State : uint8_t {
+        handshake,
+        idle,
+        head,
+        body,
+        answering,
+        upgraded,
+        closing,
+        lingering,
+        dead
+    };
     enum class Body : uint8_t { whole, chunked, until_close };
 
     void enter(State state, int64_t deadline_in_ms);
@@ -72,6 +87,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     void linger();
     void output_begins();
     bool backlogged() const;
+    bool serving() const { return state_ == State::answering || state_ == State::upgraded; }
     void resume();
 
     Server::Core* core_;  // nullptr once dead
@@ -80,6 +96,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
     std::string peer_;
     std::string in_;
     std::string out_;
+    std::unique_ptr<std::function<void(std::string_view)>> on_bytes_;  // upgraded
     size_t out_at_ = 0;
     Head head_;
     BodyReader body_;

@@ -11,7 +11,7 @@ namespace parley::http {
 namespace {
 
 constexpr size_t kBurstBytes = 16384;  // queued at most before the turn's end
-constexpr size_t kKeepBytes = 4096;  // a larger buffer is given back when it is empty
+constexpr size_t kKeepBytes = 4096;    // a larger buffer is given back when it is empty
 
 // A header value of ours cannot end its line, whatever it was made from.
 void append_value(std::string& out, std::string_view value) {
@@ -30,6 +30,8 @@ void release(std::string& buffer) {
 
 std::string_view reason_phrase(int status) {
     switch (status) {
+        case 101:
+            return "Switching Protocols";
         case 100:
             return "Continue";
         case 200:
@@ -143,6 +145,7 @@ void Connection::respond(const Response& response, bool head_only) {
 void Connection::answered() {
     writer_.reset();
     has_request_ = false;
+    on_bytes_.reset();
     if (keep_alive_) {
         enter(State::idle, core_->options.idle_ms);
         // Posted: the next request's handler must not run inside the call that ended this one.
@@ -171,11 +174,39 @@ void Connection::start(ResponseWriter&, int status,
     flush_soon();
 }
 
+bool Connection::upgrade(ResponseWriter&,
+                         const std::vector<std::pair<std::string, std::string>>& headers,
+                         std::function<void(std::string_view)> on_bytes) {
+    if (state_ != State::answering || !head_.http11) return false;
+    output_begins();
+    out_ += "HTTP/1.1 101 ";
+    out_ += reason_phrase(101);
+    out_ += "\r\nconnection: Upgrade\r\n";
+    for (const auto& [name, value] : headers) {
+        out_ += name;
+        out_ += ": ";
+        append_value(out_, value);
+        out_ += "\r\n";
+    }
+    out_ += "date: ";
+    out_ += core_->date();
+    out_ += "\r\n\r\n";
+    on_bytes_ = std::make_unique<std::function<void(std::string_view)>>(std::move(on_bytes));
+    keep_alive_ = false;
+    enter(State::upgraded, 0);
+    flush_soon();
+    // Posted: what the client has sent ahead must not be taken inside the call that upgrades.
+    core_->loop.post([self = shared_from_this()] {
+        if (self->state_ != State::dead) self->resume();
+    });
+    return true;
+}
+
 bool Connection::write(ResponseWriter& writer, std::string_view bytes) {
-    if (state_ != State::answering) return false;
+    if (!serving()) return false;
     if (writer.head_only_ || bytes.empty()) return true;  // an empty chunk would end the body
     output_begins();
-    if (body_form_ == Body::chunked) {
+    if (state_ == State::answering && body_form_ == Body::chunked) {
         char size[20];
         const auto end = std::to_chars(size, size + sizeof size, bytes.size(), 16);
         out_.append(size, end.ptr);
@@ -195,15 +226,16 @@ bool Connection::write(ResponseWriter& writer, std::string_view bytes) {
 }
 
 void Connection::finish(ResponseWriter& writer) {
-    if (state_ != State::answering) return;
-    if (!writer.head_only_ && body_form_ == Body::chunked) out_ += "0\r\n\r\n";
+    if (!serving()) return;
+    if (state_ == State::answering && !writer.head_only_ && body_form_ == Body::chunked)
+        out_ += "0\r\n\r\n";
     --core_->stats.requests_active;
     answered();
     flush();
 }
 
 void Connection::abort(ResponseWriter&) {
-    if (state_ != State::answering) return;
+    if (!serving()) return;
     writer_.reset();  // it knows
     // Reset rather than close: the client must not take the end of bytes for the end of the answer.
     const struct ::linger hard { 1, 0 };
@@ -212,7 +244,7 @@ void Connection::abort(ResponseWriter&) {
 }
 
 void Connection::abandoned(const ResponseWriter& writer) {
-    if (state_ != State::answering) return;
+    if (!serving()) return;
     if (writer.started_ || writer.closed_) {
         kill();
         return;
@@ -239,8 +271,7 @@ void Connection::on_writable() {
         if (state_ == State::dead) return;
     }
     arm_read();
-    if (state_ != State::answering || !above_low_ || pending() > core_->options.write_low_bytes)
-        return;
+    if (!serving() || !above_low_ || pending() > core_->options.write_low_bytes) return;
     above_low_ = false;
     if (auto writer = writer_.lock(); writer && writer->drain_) {
         const auto callback = writer->drain_;  // it may replace itself

@@ -28,7 +28,7 @@ struct Server::Core : std::enable_shared_from_this<Server::Core> {
     void refuse_connection(int fd, const Listener& listener);
     void close_listeners();
     void tick();
-    void drain(std::function<void()> callback);
+    void drain(std::function<void()> callback, int64_t grace_ms);
     void close_all();
     void forget(Connection& connection);
     Response error_response(int status, std::string_view why, const Request* request) const;

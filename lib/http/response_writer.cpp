@@ -2,6 +2,17 @@
 
 namespace parley::http {
 
+std::function<void()> ResponseTarget::mark_closed(ResponseWriter& writer) {
+    if (writer.finished_ || writer.closed_) return nullptr;
+    writer.closed_ = true;
+    writer.drain_ = nullptr;
+    return std::exchange(writer.close_, nullptr);
+}
+
+std::function<void()> ResponseTarget::drain_of(const ResponseWriter& writer) {
+    return writer.finished_ || writer.closed_ ? nullptr : writer.drain_;
+}
+
 ResponseWriter::~ResponseWriter() {
     if (finished_) return;
     if (auto connection = connection_.lock()) connection->abandoned(*this);
@@ -25,6 +36,15 @@ bool ResponseWriter::write(std::string_view bytes) {
     if (!started_ || finished_) return false;
     auto connection = connection_.lock();
     return connection && connection->write(*this, bytes);
+}
+
+bool ResponseWriter::upgrade(std::vector<std::pair<std::string, std::string>> headers,
+                             std::function<void(std::string_view)> on_bytes) {
+    if (started_ || finished_ || head_only_) return false;
+    const auto target = connection_.lock();
+    if (!target || !target->upgrade(*this, headers, std::move(on_bytes))) return false;
+    started_ = true;
+    return true;
 }
 
 void ResponseWriter::finish() {

@@ -106,7 +106,7 @@ base::Result<int> listen_unix(const std::string& path) {
     return fd.release();
 }
 
-base::Result<int> listen_tcp(const std::string& address) {
+base::Result<int> listen_tcp(const std::string& address, bool reuse_port) {
     const size_t colon = address.rfind(':');
     if (colon == std::string::npos || colon + 1 == address.size())
         return base::fail(base::Errc::config,
@@ -127,6 +127,9 @@ base::Result<int> listen_tcp(const std::string& address) {
     Fd fd(::socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     const int on = 1;
     if (fd.get() >= 0) ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (fd.get() >= 0 && reuse_port &&
+        ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) != 0)
+        return base::fail(base::errno_error(errno, "cannot share '" + address + "'"));
     if (fd.get() < 0 || ::bind(fd.get(), found->ai_addr, found->ai_addrlen) != 0 ||
         ::listen(fd.get(), kBacklog) != 0)
         return base::fail(base::errno_error(errno, "cannot listen on '" + address + "'"));
@@ -277,13 +280,13 @@ void Server::Core::tick() {
     for (const auto& connection : overdue) connection->check_deadline(now);
 }
 
-void Server::Core::drain(std::function<void()> callback) {
+void Server::Core::drain(std::function<void()> callback, int64_t grace_ms) {
     on_empty = std::move(callback);
     draining = true;
     close_listeners();
     std::vector<std::shared_ptr<Connection>> all;
     for (const auto& [connection, owner] : connections) all.push_back(owner);
-    for (const auto& connection : all) connection->drain();
+    for (const auto& connection : all) connection->drain(grace_ms);
     if (connections.empty() && on_empty) loop.post(std::exchange(on_empty, nullptr));
 }
 
@@ -312,10 +315,11 @@ Server::Server(Loop& loop, Options options, OnHead on_head, OnRequest on_request
                                    std::move(on_request))) {}
 Server::~Server() = default;
 
-base::Result<uint16_t> Server::listen(const std::string& address, std::shared_ptr<TlsContext> tls) {
+base::Result<uint16_t> Server::listen(const std::string& address, std::shared_ptr<TlsContext> tls,
+                                      bool reuse_port) {
     constexpr std::string_view kUnix = "unix:";
     auto fd = address.starts_with(kUnix) ? listen_unix(address.substr(kUnix.size()))
-                                         : listen_tcp(address);
+                                         : listen_tcp(address, reuse_port);
     if (!fd) return base::fail(fd.error());
     return listen_fd(*fd, std::move(tls));
 }
@@ -328,7 +332,14 @@ base::Result<uint16_t> Server::listen_fd(int fd, std::shared_ptr<TlsContext> tls
     return port;
 }
 
-void Server::drain(std::function<void()> on_empty) { core_->drain(std::move(on_empty)); }
+void Server::drain(std::function<void()> on_empty, int64_t grace_ms) {
+    core_->drain(std::move(on_empty), grace_ms);
+}
+std::vector<int> Server::listening() const {
+    std::vector<int> fds;
+    for (const auto& listener : core_->listeners) fds.push_back(listener->fd);
+    return fds;
+}
 void Server::close_all() { core_->close_all(); }
 bool Server::draining() const { return core_->draining; }
 const ServerStats& Server::stats() const { return core_->stats; }

@@ -27,14 +27,40 @@
 namespace parley::http {
 
 class Connection;
+class ResponseWriter;
+
+// Where the answer to a request goes: a connection of HTTP/1.1, or one of many exchanges that share a
+// WebSocket. Each call is the writer's own, made once it may be.
+class ResponseTarget {
+  public:
+    virtual ~ResponseTarget() = default;
+    virtual void reply(ResponseWriter& writer, Response response) = 0;
+    virtual void start(ResponseWriter& writer, int status,
+                       const std::vector<std::pair<std::string, std::string>>& headers) = 0;
+    virtual bool write(ResponseWriter& writer, std::string_view bytes) = 0;
+    virtual void finish(ResponseWriter& writer) = 0;
+    virtual void abort(ResponseWriter& writer) = 0;
+    virtual void abandoned(const ResponseWriter& writer) = 0;
+    virtual size_t pending() const = 0;
+    // False: what cannot be upgraded.
+    virtual bool upgrade(ResponseWriter&, const std::vector<std::pair<std::string, std::string>>&,
+                         std::function<void(std::string_view)>) {
+        return false;
+    }
+
+  protected:
+    // The client is gone: marks it, and gives the callback that is to be told, once.
+    static std::function<void()> mark_closed(ResponseWriter& writer);
+    static std::function<void()> drain_of(const ResponseWriter& writer);
+};
 
 // The answer to one request: reply() once, or start(), write()… and finish(). A writer that is let go
 // of without an answer answers 500 by itself. Copies of the shared_ptr are the same writer; it may
 // outlive the connection and the server, and is inert then.
 class ResponseWriter {
   public:
-    explicit ResponseWriter(std::weak_ptr<Connection> connection, bool head_only)
-        : connection_(std::move(connection)), head_only_(head_only) {}
+    explicit ResponseWriter(std::weak_ptr<ResponseTarget> target, bool head_only)
+        : connection_(std::move(target)), head_only_(head_only) {}
     ~ResponseWriter();
     ResponseWriter(const ResponseWriter&) = delete;
     ResponseWriter& operator=(const ResponseWriter&) = delete;
@@ -46,6 +72,11 @@ class ResponseWriter {
     // it (the connection is then cut and on_close called): stop writing.
     bool write(std::string_view bytes);
     void finish();
+    // 101, and from then on bytes as they are: `on_bytes` gets what comes, write() sends, finish()
+    // closes once all is sent. The headers are the caller's but for connection and date. False where
+    // an answer has begun, or the request is no connection's own.
+    bool upgrade(std::vector<std::pair<std::string, std::string>> headers,
+                 std::function<void(std::string_view)> on_bytes);
     // Cuts the connection in mid-answer, so that the client can tell.
     void abort();
 
@@ -62,7 +93,8 @@ class ResponseWriter {
 
   private:
     friend class Connection;
-    std::weak_ptr<Connection> connection_;
+    friend class ResponseTarget;
+    std::weak_ptr<ResponseTarget> connection_;
     std::function<void()> drain_;
     std::function<void()> close_;
     bool head_only_;
@@ -126,15 +158,20 @@ class Server {
 
     // "127.0.0.1:8080", "[::1]:0", "unix:/path/to.sock" (made 0600; a stale file is replaced). With
     // `tls` every connection of it is TLS. Returns the port (0 for unix). May be called several
-    // times.
+    // times. `reuse_port`: others may listen there too (SO_REUSEPORT), and the kernel spreads what
+    // comes over all of them; TCP only.
     base::Result<uint16_t> listen(const std::string& address,
-                                  std::shared_ptr<TlsContext> tls = nullptr);
-    // A listening socket from elsewhere (systemd); owned from here on.
+                                  std::shared_ptr<TlsContext> tls = nullptr,
+                                  bool reuse_port = false);
+    // A listening socket from elsewhere (systemd, a predecessor); owned from here on.
     base::Result<uint16_t> listen_fd(int fd, std::shared_ptr<TlsContext> tls = nullptr);
 
     // Stops accepting, closes idle connections, answers what runs with `connection: close`, and calls
     // back once when no connection is left. Give your own deadline, then close_all().
-    void drain(std::function<void()> on_empty);
+    // `grace_ms`: how long what has been accepted, and has asked nothing yet, may still ask.
+    void drain(std::function<void()> on_empty, int64_t grace_ms = 0);
+    // The sockets that are listened on, still owned here.
+    std::vector<int> listening() const;
     void close_all();  // cuts every connection; on_close of what runs is called
     bool draining() const;
     const ServerStats& stats() const;

@@ -25,6 +25,10 @@ using messages::ErrorType;
 
 namespace {
 
+// What has been accepted before a hand-over may still ask, and is served, for so long.
+constexpr int64_t kHandoverGraceMs = 1500;
+// A successor lets its predecessor serve until it is ready itself; where nothing becomes ready, so long.
+constexpr int64_t kTakeOverWaitMs = 10'000;
 constexpr int64_t kLastWordsMs =
     3000;  // for the ends of what the drain interrupted to become durable
 
@@ -58,6 +62,7 @@ App::~App() {
     // Descriptors are watched no longer before their sockets close; sockets close before their context;
     // whoever may still grant or cancel goes before the hop.
     link_watches_.clear();
+    handover_.reset();
     server_.reset();
     turns.reset();
     login.reset();
@@ -107,12 +112,14 @@ Result<std::string> App::start() {
     peers = std::move(*peers_opened);
     operator_view = std::make_unique<OperatorView>(*this, context_);
 
-    telemetry::MetricsServerOptions metrics_options;
-    metrics_options.address = options.metrics;
-    auto server = telemetry::MetricsServer::start(metrics_options, metrics);
-    if (!server) return fail(server.error());
-    metrics_server_ = std::move(*server);
-
+    inherited_ = Handover::from_manager();
+    if (inherited_.empty() && options.take_over) {
+        taken_ = Handover::take(places, options.bind);
+        if (taken_) inherited_ = taken_->sockets;
+    }
+    // A predecessor's metrics have the same address: ours begin when it has given it up.
+    if (!taken_)
+        if (auto started = start_metrics(); !started) return fail(started.error());
     auto url = listen();
     if (!url) return url;
     url_ = *url;
@@ -120,7 +127,43 @@ Result<std::string> App::start() {
     each_second();
     tick_.every(chat::kAnswerTickMs, [this] { tick(); });
     second_.every(1000, [this] { each_second(); });
+    take_over_by_ms_ = clock.mono_ms() + kTakeOverWaitMs;
+    auto offered = Handover::offer(
+        loop, Handover::path_of(places, owner), options.bind,
+        [this] { return draining ? std::vector<int>() : server_->listening(); },
+        [this] { hand_over(); });
+    if (!offered) return fail(offered.error());
+    handover_ = std::move(*offered);
     return url;
+}
+
+void App::when_serving(std::function<void()> callback) {
+    if (!taken_) return callback();
+    on_serving_ = std::move(callback);
+}
+
+// The socket is shared until the predecessor has gone: nothing is refused, and nothing waits.
+void App::take_over() {
+    if (not_ready() && clock.mono_ms() < take_over_by_ms_) return;
+    if (auto adopted = adopt_sockets(); !adopted) {
+        base::log(base::Level::error, "chatd.take_over_failed", {{"error", adopted.error().what}});
+        return loop.stop();
+    }
+    const bool gone = Handover::go(*taken_);
+    taken_.reset();
+    base::log(base::Level::info, "chatd.took_over", {{"predecessor", gone ? "drains" : "silent"}});
+    if (auto started = start_metrics(); !started)
+        base::log(base::Level::error, "chatd.no_metrics", {{"error", started.error().what}});
+    if (on_serving_) std::exchange(on_serving_, nullptr)();
+}
+
+Result<void> App::start_metrics() {
+    telemetry::MetricsServerOptions metrics_options;
+    metrics_options.address = options.metrics;
+    auto server = telemetry::MetricsServer::start(metrics_options, metrics);
+    if (!server) return fail(server.error());
+    metrics_server_ = std::move(*server);
+    return {};
 }
 
 Result<void> App::open_hop() {
@@ -190,11 +233,24 @@ Result<std::string> App::listen() {
         [this](http::Request request, http::Writer writer) {
             dispatch(*this, std::move(request), std::move(writer));
         });
-    auto port = server_->listen(options.bind, tls_);
+    for (const int fd : inherited_)
+        if (options.no_auth && !socket_is_loopback(fd))
+            return fail(base::Errc::config,
+                        "--no-auth is for loopback only, not for the socket that was passed");
+    auto port = taken_               ? Result<uint16_t>(port_of(inherited_.front()))
+                : inherited_.empty() ? server_->listen(options.bind, tls_, options.reuse_port)
+                                     : adopt_sockets();
     if (!port) return fail(port.error());
     if (options.bind.rfind("unix:", 0) == 0) return options.bind;
     const std::string host = options.bind.substr(0, options.bind.rfind(':'));
     return fmt::format("{}://{}:{}", tls_ ? "https" : "http", host, *port);
+}
+
+Result<uint16_t> App::adopt_sockets() {
+    const uint16_t first = port_of(inherited_.front());
+    for (const int fd : std::exchange(inherited_, {}))
+        if (auto port = server_->listen_fd(fd, tls_); !port) return port;
+    return first;
 }
 
 void App::tick() {
@@ -204,6 +260,7 @@ void App::tick() {
     operator_view->tick();
     answers.tick();
     const int64_t now = clock.mono_ms();
+    if (taken_) take_over();
     const auto calls = calls_;
     for (const auto& call : calls) call->tick(now);
     batches->tick(now);
@@ -243,7 +300,7 @@ const char* App::not_ready() const {
 }
 
 std::optional<ApiError> App::cannot_ask() {
-    if (draining) return ApiError::unavailable("this server is draining", 1);
+    if (refuses()) return ApiError::unavailable("this server is draining", 1);
     if (!stamp_key && !options.allow_unfiltered) {
         if (auto key = stamp::Key::open(places.stamp_key()))
             stamp_key = *key;
@@ -254,14 +311,33 @@ std::optional<ApiError> App::cannot_ask() {
 }
 
 void App::drain() {
-    if (draining) return loop.stop();  // the second signal
+    // The second signal; after a hand-over the first only says what we know.
+    if (draining && (handed_over_ms_ == 0 || std::exchange(asked_to_stop_, true)))
+        return loop.stop();
+    asked_to_stop_ = true;
+    if (!draining) begin_drain(options.drain_ms, 0);
+}
+
+void App::hand_over() {
+    if (draining) return;
+    handed_over_ms_ = clock.mono_ms();
+    metrics_server_.reset();
+    begin_drain(options.handover_ms, kHandoverGraceMs);
+}
+
+bool App::refuses() const {
+    return draining &&
+           (handed_over_ms_ == 0 || clock.mono_ms() - handed_over_ms_ > 2 * kHandoverGraceMs);
+}
+
+void App::begin_drain(int64_t timeout_ms, int64_t grace_ms) {
     draining = true;
     base::notify_stopping();
     base::log(base::Level::info, "chatd.drain",
               {{"answers", answers.live()}, {"turns", turns->live()}});
     batches->stop();
-    server_->drain([this] { connections_done_ = true; });
-    drain_timer_.after(options.drain_ms, [this] {
+    server_->drain([this] { connections_done_ = true; }, grace_ms);
+    drain_timer_.after(timeout_ms, [this] {
         base::log(base::Level::warn, "chatd.drain_timeout", {{"answers", answers.live()}});
         answers.abandon_all(ApiError::unavailable("this server is stopping", 1));
         drain_timer_.after(kLastWordsMs, [this] { loop.stop(); });
@@ -283,6 +359,8 @@ void App::take_settings(const Options& fresh) {
     next.allow_unfiltered = options.allow_unfiltered;
     next.tls_cert = options.tls_cert;
     next.tls_key = options.tls_key;
+    next.reuse_port = options.reuse_port;
+    next.take_over = options.take_over;
     next.limits_subjects = options.limits_subjects;
     next.limits_reservations = options.limits_reservations;
     if (auto set = gate->set(next); !set)

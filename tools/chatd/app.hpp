@@ -15,6 +15,7 @@
 #include "chat/filter_hop.hpp"
 #include "counter_thread.hpp"
 #include "gate.hpp"
+#include "handover.hpp"
 #include "http/loop.hpp"
 #include "http/server.hpp"
 #include "options.hpp"
@@ -47,8 +48,14 @@ class App {
 
     // Opens store, filters and sockets. The url that clients can use.
     base::Result<std::string> start();
+    // Calls back once clients are answered: at once, or when a predecessor has given way.
+    void when_serving(std::function<void()> callback);
     // Nothing new; stops the loop when all is answered, or interrupts what is left after the timeout.
     void drain();
+    // A successor accepts in our place: what was accepted here is answered to its end.
+    void hand_over();
+    // Whether requests are turned away: some that came before a hand-over are still on their way.
+    bool refuses() const;
     void reload();
     // What may change while it runs: times, bounds of new requests, the log level. Addresses may not.
     void take_settings(const Options& fresh);
@@ -95,6 +102,10 @@ class App {
   private:
     base::Result<void> open_hop();
     base::Result<std::string> listen();
+    base::Result<uint16_t> adopt_sockets();
+    void take_over();
+    base::Result<void> start_metrics();
+    void begin_drain(int64_t timeout_ms, int64_t grace_ms);
     void tick();
     void each_second();
     void drained();
@@ -107,6 +118,13 @@ class App {
     std::unique_ptr<telemetry::MetricsServer> metrics_server_;
     std::optional<base::LockFile> alive_;
     std::string url_;
+    std::unique_ptr<Handover> handover_;
+    std::vector<int> inherited_;
+    std::optional<Handover::Taken> taken_;  // until the predecessor is told to go
+    int64_t take_over_by_ms_ = 0;
+    std::function<void()> on_serving_;
+    int64_t handed_over_ms_ = 0;  // when; 0: not
+    bool asked_to_stop_ = false;
     http::Timer tick_;
     http::Timer second_;
     http::Timer drain_timer_;

@@ -54,12 +54,14 @@ int main(int argc, char** argv) {
         }
     });
     if (options->allow_unfiltered) base::log(base::Level::warn, "chatd.unfiltered");
-    base::log(base::Level::info, "chatd.ready",
-              {{"url", *url},
-               {"state", options->state},
-               {"boot", app.boot},
-               {"metrics", app.metrics_address()}});
-    base::notify_ready();
+    app.when_serving([&] {
+        base::log(base::Level::info, "chatd.ready",
+                  {{"url", *url},
+                   {"state", options->state},
+                   {"boot", app.boot},
+                   {"metrics", app.metrics_address()}});
+        base::notify_ready();
+    });
     loop.run();
     base::log(base::Level::info, "chatd.stopped");
     return 0;

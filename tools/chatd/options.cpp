@@ -28,6 +28,11 @@ void declare(base::Cli& cli, Options& o) {
                 "origin of pages elsewhere that may use the API with a key, or *; may be repeated")
         .option("--operator-org", o.operator_orgs,
                 "organisation whose members see the operator's view; may be repeated")
+        .flag("--reuse-port", o.reuse_port,
+              "let several chatd listen at this address; the kernel spreads the connections")
+        .flag(
+            "--take-over", o.take_over,
+            "take the listening socket of the oldest chatd of this state and address, which drains")
         .option("--metrics", o.metrics, "loopback address:port of /metrics; empty is none")
         .option("--model-wildcard", o.model_wildcard, "model that unknown names mean; empty: 404")
         .flag("--no-request-id-idempotency", o.no_request_id_idempotency,
@@ -58,6 +63,8 @@ void declare(base::Cli& cli, Options& o) {
         .duration("--resume-grace", o.resume_grace_ms,
                   "how long a stream whose client left goes on and can be resumed")
         .duration("--drain-timeout", o.drain_ms, "what still runs then is interrupted")
+        .duration("--handover-timeout", o.handover_ms,
+                  "what still runs then after a successor has taken over is interrupted")
         .duration("--ttft", o.ttft_ms, "wait for a first event, beside three times its own prefill")
         .duration("--stall", o.stall_ms, "pause that recovery may take in mid-answer")
         .duration("--patience", o.patience_ms, "the same before the first byte")
@@ -122,6 +129,8 @@ base::Result<void> check(const Options& o) {
             return base::fail(
                 base::Errc::config,
                 fmt::format("--cors-origin is SCHEME://HOST[:PORT] or *, not '{}'", origin));
+    if (o.reuse_port && o.bind.rfind("unix:", 0) == 0)
+        return base::fail(base::Errc::config, "--reuse-port is for TCP, not for unix:PATH");
     if (auto level = base::parse_level(o.log_level); !level) return base::fail(level.error());
     return {};
 }

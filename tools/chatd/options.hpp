@@ -33,6 +33,9 @@ struct Options {
 
     std::vector<std::string> origins;  // of pages besides our own address
     std::vector<std::string> cors_origins;  // of pages elsewhere that have a key; "*": all
+    bool reuse_port = false;
+    bool take_over = false;
+    int64_t handover_ms = 600'000;
     std::vector<std::string> operator_orgs;  // names; their members see the operator's view
 
     int64_t session_ms = 14ll * 24 * 3600'000;

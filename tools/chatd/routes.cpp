@@ -139,12 +139,17 @@ bool allows(const Route& route, std::string_view method) {
     return std::find(route.methods.begin(), route.methods.end(), method) != route.methods.end();
 }
 
-http::Response refuse_method(const Route& route, std::string_view request_id) {
+std::string methods_of(const Route& route) {
     std::string allowed;
     for (const std::string_view method : route.methods) {
         allowed += fmt::format("{}{}", allowed.empty() ? "" : ", ", method);
         if (method == "GET") allowed += ", HEAD";
     }
+    return allowed;
+}
+
+http::Response refuse_method(const Route& route, std::string_view request_id) {
+    const std::string allowed = methods_of(route);
     ApiError error = ApiError::invalid(fmt::format("this path answers {} only", allowed));
     error.status = 405;
     http::Response response = error_response(error, request_id, route.dialect);
@@ -230,7 +235,7 @@ void dispatch(App& app, http::Request request, http::Writer writer) {
         auto caller = app.auth->check(exchange->request, app.store->reader());
         if (!caller) return exchange->error(caller.error());
         exchange->caller = std::move(*caller);
-        if (app.draining)
+        if (app.refuses())
             return exchange->error(ApiError::unavailable("this server is draining", 1));
     }
     route->handle(exchange);
