@@ -69,9 +69,11 @@ void Exchange::begin_sse() {
 
 void Exchange::begin_lines() {
     status_ = 200;
-    writer->start(200, {{"content-type", "application/x-jsonl"},
-                        {"request-id", request_id},
-                        {"x-request-id", request_id}});
+    HeaderList headers{{"content-type", "application/x-jsonl"},
+                       {"request-id", request_id},
+                       {"x-request-id", request_id}};
+    headers.insert(headers.end(), more_headers.begin(), more_headers.end());
+    writer->start(200, headers);
 }
 
 void Exchange::end() {

@@ -17,40 +17,149 @@ constexpr uint64_t kOpenBodyMax = 8192;  // of a caller who is not known yet
 
 const std::vector<Route>& table() {
     static const std::vector<Route> routes = {
-        {"index", {}, {"GET"}, true, "", get_index},
-        {"page_file", {"web", "*"}, {"GET"}, true, "", get_page_file},
-        {"operator_page", {"operator"}, {"GET"}, true, "", get_operator_page},
-        {"operator", {"v1", "operator"}, {"GET"}, false, "operator", get_operator},
-        {"events", {"v1", "events"}, {"GET"}, false, "conversations", get_events},
-        {"read", {"v1", "conversations", "*", "read"}, {"POST"}, false, "conversations", mark_read},
-        {"hello", {"api", "hello"}, {"GET"}, true, "", get_hello},
-        {"health", {"health"}, {"GET"}, true, "", get_health},
-        {"health", {"healthz"}, {"GET"}, true, "", get_health},
-        {"ready", {"readyz"}, {"GET"}, true, "", get_ready},
-        {"sessions", {"v1", "sessions"}, {"POST"}, true, "", create_session},
-        {"sessions_all", {"v1", "sessions", "all"}, {"DELETE"}, false, "", end_all_sessions},
-        {"session", {"v1", "sessions", "current"}, {"DELETE"}, false, "", end_session},
-        {"usage", {"v1", "usage"}, {"GET"}, false, "", get_usage},
-        {"me", {"v1", "me"}, {"GET"}, false, "", get_me},
-        {"models", {"v1", "models"}, {"GET"}, false, "", list_models, Dialect::both},
-        {"model", {"v1", "models", "*"}, {"GET"}, false, "", get_model, Dialect::both},
-        {"messages", {"v1", "messages"}, {"POST"}, false, "messages", post_messages},
+        {"index", {}, {Served("GET", "The web page.").as("text/html")}, true, "", get_index},
+        {"page_file",
+         {"web", "*"},
+         {Served("GET", "A file of the web page.").as("*/*")},
+         true,
+         "",
+         get_page_file},
+        {"operator_page",
+         {"operator"},
+         {Served("GET", "The operator's page.").as("text/html")},
+         true,
+         "",
+         get_operator_page},
+        {"operator",
+         {"v1", "operator"},
+         {Served("GET", "What an operator looks at: load, queues, usage of the organisations.")
+              .query("days")},
+         false,
+         "operator",
+         get_operator},
+        {"events",
+         {"v1", "events"},
+         {Served("GET", "The live feed of the caller's user over all devices.")
+              .query("since")
+              .streams()},
+         false,
+         "conversations",
+         get_events},
+        {"read",
+         {"v1", "conversations", "*", "read"},
+         {Served("POST", "Marks a conversation as read up to a message.").takes("ReadRequest")},
+         false,
+         "conversations",
+         mark_read},
+        {"docs",
+         {"docs"},
+         {Served("GET", "This interface, to be read.").as("text/html")},
+         true,
+         "",
+         get_docs},
+        {"openapi",
+         {"openapi.json"},
+         {Served("GET", "This interface, as an OpenAPI document.")},
+         true,
+         "",
+         get_openapi},
+        {"hello", {"api", "hello"}, {Served("GET", "A sign of life.")}, true, "", get_hello},
+        {"health",
+         {"health"},
+         {Served("GET", "The process answers.").gives("Status")},
+         true,
+         "",
+         get_health},
+        {"health",
+         {"healthz"},
+         {Served("GET", "The process answers.").gives("Status")},
+         true,
+         "",
+         get_health},
+        {"ready",
+         {"readyz"},
+         {Served("GET", "200 when models can be asked, else 503 with what is missing.")
+              .gives("Status")},
+         true,
+         "",
+         get_ready},
+        {"sessions",
+         {"v1", "sessions"},
+         {Served("POST", "Logs in, by password or by the link of the start.")
+              .takes("LoginRequest")},
+         true,
+         "",
+         create_session},
+        {"sessions_all",
+         {"v1", "sessions", "all"},
+         {Served("DELETE", "Logs the user out everywhere.")},
+         false,
+         "",
+         end_all_sessions},
+        {"session",
+         {"v1", "sessions", "current"},
+         {Served("DELETE", "Logs out.")},
+         false,
+         "",
+         end_session},
+        {"usage",
+         {"v1", "usage"},
+         {Served("GET", "Requests, tokens and cost per model and day.")
+              .gives("UsageOf")
+              .query("from to of")},
+         false,
+         "",
+         get_usage},
+        {"me", {"v1", "me"}, {Served("GET", "Who is calling.").gives("Me")}, false, "", get_me},
+        {"models",
+         {"v1", "models"},
+         {Served("GET", "Models and aliases; one body for both kinds of clients.")
+              .gives("Models")
+              .query("limit after_id before_id")},
+         false,
+         "",
+         list_models,
+         Dialect::both},
+        {"model",
+         {"v1", "models", "*"},
+         {Served("GET", "One model or alias.").gives("Model")},
+         false,
+         "",
+         get_model,
+         Dialect::both},
+        {"messages",
+         {"v1", "messages"},
+         {Served("POST", "One answer, whole or as a stream of events.")
+              .takes("MessageRequest")
+              .gives("Message")
+              .streams()},
+         false,
+         "messages",
+         post_messages},
         {"chat_completions",
          {"v1", "chat", "completions"},
-         {"POST"},
+         {Served("POST", "The same answers in OpenAI's shape.")
+              .takes("ChatRequest")
+              .gives("ChatCompletion")
+              .streams()},
          false,
          "messages",
          post_chat_completions,
          Dialect::openai},
         {"count_tokens",
          {"v1", "messages", "count_tokens"},
-         {"POST"},
+         {Served("POST", "The exact number of prompt tokens.")
+              .takes("CountRequest")
+              .gives("Count")},
          false,
          "messages",
          post_count_tokens},
         {"batches",
          {"v1", "messages", "batches"},
-         {"GET", "POST"},
+         {Served("GET", "Message batches, newest first.")
+              .gives("Batches")
+              .query("limit after_id before_id"),
+          Served("POST", "Makes a message batch.").takes("BatchRequest").gives("Batch")},
          false,
          "messages",
          message_batches,
@@ -58,67 +167,85 @@ const std::vector<Route>& table() {
          true},
         {"batch",
          {"v1", "messages", "batches", "*"},
-         {"GET", "DELETE"},
+         {Served("GET", "One message batch.").gives("Batch"),
+          Served("DELETE", "Forgets a batch that has ended.").gives("Deleted")},
          false,
          "messages",
          message_batch},
         {"batch_cancel",
          {"v1", "messages", "batches", "*", "cancel"},
-         {"POST"},
+         {Served("POST", "Stops a batch; what is finished stays.").gives("Batch")},
          false,
          "messages",
          cancel_message_batch},
         {"batch_results",
          {"v1", "messages", "batches", "*", "results"},
-         {"GET"},
+         {Served("GET", "Results of a batch that has ended, a line of JSON each.")
+              .as("application/x-jsonl")},
          false,
          "messages",
          message_batch_results},
         {"message_stream",
          {"v1", "messages", "*", "stream"},
-         {"GET"},
+         {Served("GET", "Takes up the stream of an answer that was cut.")
+              .query("starting_after")
+              .streams()},
          false,
          "messages",
          get_message_stream},
         {"conversations",
          {"v1", "conversations"},
-         {"GET", "POST"},
+         {Served("GET", "Conversations, newest first.").gives("List").query("limit cursor"),
+          Served("POST", "Makes a conversation.")
+              .takes("ConversationRequest")
+              .gives("Conversation", 201)},
          false,
          "conversations",
          conversations},
         {"conversation",
          {"v1", "conversations", "*"},
-         {"GET", "PATCH", "DELETE"},
+         {Served("GET", "One conversation.").gives("Conversation"),
+          Served("PATCH", "Changes its title, model and the like.")
+              .takes("ConversationRequest")
+              .gives("Conversation"),
+          Served("DELETE", "Deletes a conversation with its messages.")},
          false,
          "conversations",
          conversation},
         {"conversation_messages",
          {"v1", "conversations", "*", "messages"},
-         {"GET", "POST"},
+         {Served("GET", "Messages of a conversation.")
+              .gives("List")
+              .query("limit order after before"),
+          Served("POST", "Sends a message; the answer is a stream, or whole.")
+              .takes("SendRequest")
+              .streams()},
          false,
          "conversations",
          conversation_messages},
         {"conversation_message",
          {"v1", "conversations", "*", "messages", "*"},
-         {"GET"},
+         {Served("GET", "One message.").gives("Stored")},
          false,
          "conversations",
          conversation_message},
         {"cancel",
          {"v1", "conversations", "*", "messages", "*", "cancel"},
-         {"POST"},
+         {Served("POST", "Stops an answer.")},
          false,
          "conversations",
          cancel_message},
         {"regenerate",
          {"v1", "conversations", "*", "messages", "*", "regenerate"},
-         {"POST"},
+         {Served("POST", "One more answer to the same message.").takes("SendRequest").streams()},
          false,
          "conversations",
          regenerate_message_route},
         {"conversation_stream",
          {"v1", "conversations", "*", "messages", "*", "stream"},
-         {"GET"},
+         {Served("GET", "Follows an answer, from the start or a position.")
+              .query("starting_after continue")
+              .streams()},
          false,
          "conversations",
          conversation_stream},
@@ -136,12 +263,19 @@ bool matches(const Route& route, const std::vector<std::string>& segments) {
 bool allows(const Route& route, std::string_view method) {
     // What may be got may be asked for its head.
     if (method == "HEAD") method = "GET";
-    return std::find(route.methods.begin(), route.methods.end(), method) != route.methods.end();
+    return std::any_of(route.methods.begin(), route.methods.end(),
+                       [&](const Served& served) { return served.method == method; });
+}
+
+std::vector<std::string_view> methods_of(const Route& route) {
+    std::vector<std::string_view> out;
+    for (const Served& served : route.methods) out.push_back(served.method);
+    return out;
 }
 
 std::string methods_of(const Route& route) {
     std::string allowed;
-    for (const std::string_view method : route.methods) {
+    for (const std::string_view method : methods_of(route)) {
         allowed += fmt::format("{}{}", allowed.empty() ? "" : ", ", method);
         if (method == "GET") allowed += ", HEAD";
     }
@@ -188,7 +322,7 @@ http::HeadDecision decide(App& app, const http::Request& head) {
     if (head.method == "OPTIONS" && !app.options.cors_origins.empty()) {
         http::HeadDecision decision;
         decision.response = preflight(app.options.cors_origins, head,
-                                      route ? route->methods : std::vector<std::string_view>());
+                                      route ? methods_of(*route) : std::vector<std::string_view>());
         return decision;
     }
     if (!route)

@@ -14,10 +14,50 @@
 
 namespace parley::chatd {
 
+// One method of a path, and what /openapi.json and /docs tell of it: there is none without a summary. Schemas
+// are those of openapi_schemas.inc.
+struct Served {
+    constexpr Served(std::string_view method_in, std::string_view summary_in)
+        : method(method_in), summary(summary_in) {}
+    std::string_view method, summary;
+    std::string_view request;          // schema of the body; "": none
+    std::string_view response = "Ok";  // schema of the answer, where it is JSON
+    std::string_view media = "application/json";
+    std::string_view parameters;  // of the query, divided by spaces
+    int status = 200;             // where it is done
+    bool stream = false;          // the answer may be, or is, a stream of events
+    constexpr Served takes(std::string_view schema) const {
+        Served out = *this;
+        out.request = schema;
+        return out;
+    }
+    constexpr Served gives(std::string_view schema, int answer = 200) const {
+        Served out = *this;
+        out.response = schema;
+        out.status = answer;
+        return out;
+    }
+    constexpr Served as(std::string_view type) const {
+        Served out = *this;
+        out.media = type;
+        return out;
+    }
+    constexpr Served query(std::string_view names) const {
+        Served out = *this;
+        out.parameters = names;
+        return out;
+    }
+    constexpr Served streams() const {
+        Served out = *this;
+        out.stream = true;
+        return out;
+    }
+};
+
 struct Route {
     std::string_view name;                  // as it stands in logs and metrics
     std::vector<std::string_view> pattern;  // segments; "*" is any one
-    std::vector<std::string_view> methods;
+    std::vector<Served> methods;
     bool open = false;       // no key needed
     std::string_view scope;  // of a key: "messages", "conversations"; "": any
     void (*handle)(const ExchangePtr&) = nullptr;
@@ -33,6 +73,8 @@ http::HeadDecision decide(App& app, const http::Request& head);
 void dispatch(App& app, http::Request request, http::Writer writer);
 
 // Handlers, a file per noun.
+void get_docs(const ExchangePtr&);     // for people
+void get_openapi(const ExchangePtr&);  // for programs
 void get_hello(const ExchangePtr&);
 void get_health(const ExchangePtr&);
 void get_ready(const ExchangePtr&);
