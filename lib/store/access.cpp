@@ -29,7 +29,8 @@ Result<std::optional<std::string>> find_json(const Env& env, MDB_txn* txn, Table
     const int rc = mdb_get(txn, env.dbi(table), &k, &v);
     if (rc == MDB_NOTFOUND) return std::optional<std::string>{};
     if (rc) return fail(lmdb_error(rc, fmt::format("cannot read table '{}'", table_name(table))));
-    auto json = decode_record(table, key, {static_cast<const char*>(v.mv_data), v.mv_size});
+    auto json = decode_record(table, key, {static_cast<const char*>(v.mv_data), v.mv_size},
+                              &env.user_keys());
     if (!json) return fail(json.error());
     return std::optional<std::string>(std::move(*json));
 }
@@ -41,7 +42,7 @@ Result<void> fill_position(const Env& env, MDB_txn* txn, StreamRow& row) {
     const bool on = cursor->seek_before(end);
     if (cursor->failure()) return fail(*cursor->failure());
     if (!on || !cursor->key().starts_with(row.id.view())) return {};
-    auto delta = row_of_record<DeltaRow>(Table::sdelta, cursor->key(), cursor->value());
+    auto delta = row_of_record<DeltaRow>(env, Table::sdelta, cursor->key(), cursor->value());
     if (!delta) return fail(delta.error());
     row.last_seq = delta->epoch == row.epoch ? delta->last_seq : 0;
     row.block = delta->block;
@@ -67,7 +68,7 @@ Result<std::string> fold_journal(const Env& env, MDB_txn* txn, const Ulid& strea
     if (!cursor) return fail(cursor.error());
     for (bool on = cursor->seek(stream.view()); on && cursor->key().starts_with(stream.view());
          on = cursor->next()) {
-        auto row = row_of_record<DeltaRow>(Table::sdelta, cursor->key(), cursor->value());
+        auto row = row_of_record<DeltaRow>(env, Table::sdelta, cursor->key(), cursor->value());
         if (!row) return fail(row.error());
         Block& block = blocks[row->block];
         block.type = row->block_type;

@@ -28,8 +28,9 @@ Result<Row> row_of(Table table, std::string_view key, std::string_view json) {
     return row;
 }
 template <class Row>
-Result<Row> row_of_record(Table table, std::string_view key, std::string_view value) {
-    auto json = decode_record(table, key, value);
+Result<Row> row_of_record(const Env& env, Table table, std::string_view key,
+                          std::string_view value) {
+    auto json = decode_record(table, key, value, &env.user_keys());
     if (!json) return fail(json.error());
     return row_of<Row>(table, key, *json);
 }

@@ -2,6 +2,28 @@
 
 namespace parley::store {
 
+namespace {
+
+// Tables with what a user wrote, was told, or is called. The others hold ids and numbers.
+bool holds_text(Table table) {
+    switch (table) {
+        case Table::conv:
+        case Table::msg:
+        case Table::idem:
+        case Table::stream:
+        case Table::sdelta:
+        case Table::user:
+        case Table::session:
+        case Table::reply:
+        case Table::batch_item:
+            return true;
+        default:
+            return false;
+    }
+}
+
+}  // namespace
+
 Result<bool> Batch::has(Table table, std::string_view key) {
     MDB_val k{key.size(), const_cast<char*>(key.data())};
     MDB_val v{};
@@ -12,7 +34,14 @@ Result<bool> Batch::has(Table table, std::string_view key) {
 }
 
 Result<void> Batch::put(Table table, std::string_view key, std::string_view json, unsigned flags) {
-    auto record = encode_record(table, key, json);
+    Result<std::string> record;
+    if (subject && holds_text(table)) {
+        auto slot = env_.user_keys().slot_of(*subject);
+        if (!slot) return fail(slot.error());
+        record = encode_sealed(table, key, json, env_.user_keys(), *slot);
+    } else {
+        record = encode_record(table, key, json);
+    }
     if (!record) return fail(record.error());
     ++writes;
     MDB_val k{key.size(), const_cast<char*>(key.data())};
@@ -92,6 +121,7 @@ Handler find_handler(std::string_view command) {
         {"batch_sweep", do_batch_sweep},
         {"batch_cancel", do_batch_cancel},
         {"batch_delete", do_batch_delete},
+        {"user_erase", do_user_erase},
         {"gc", do_gc},
     };
     for (const auto& [name, handler] : kHandlers) {

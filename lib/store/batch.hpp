@@ -81,6 +81,10 @@ class Batch {
     Env& env() { return env_; }
     MDB_txn* txn() { return txn_; }
 
+    // Whose the command's rows are, set once it is known to be that user's: their texts, and the reply that
+    // is kept, are sealed under the user's key.
+    std::optional<Ulid> subject;
+    std::vector<uint32_t> shred;  // keys to be destroyed once this is durable
     uint64_t writes = 0;
     bool drew_id = false;
     uint64_t next_change = 1;
@@ -170,6 +174,8 @@ Step do_batch_cancel(Batch&, Fields&);
 Step do_batch_delete(Batch&, Fields&);
 struct MessageBatchRow;
 Result<void> erase_batch(Batch&, const MessageBatchRow&);
+// writer_erase.cpp
+Step do_user_erase(Batch&, Fields&);
 // writer_gc.cpp
 Step do_gc(Batch&, Fields&);
 

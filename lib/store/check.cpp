@@ -178,9 +178,11 @@ class Scrub {
         }
         for (bool on = walk->first(); on; on = walk->next()) {
             ++report_.values;
-            auto json = decode_record(table, walk->key(), walk->value());
+            auto json = decode_record(table, walk->key(), walk->value(), &env_.user_keys());
             if (json)
                 visit(walk->key(), *json);
+            else if (json.error().code == Errc::not_found)
+                ++report_.erased;
             else
                 bad(table, walk->key(), after_key(json.error().what));
         }
@@ -367,7 +369,8 @@ Result<uint64_t> each_row(
                     return fail(done.error());
                 continue;
             }
-            auto json = decode_record(table, key, walk->value());
+            auto json = decode_record(table, key, walk->value(), &env.user_keys());
+            if (!json && json.error().code == Errc::not_found) continue;  // of an erased user
             if (!json) return fail(json.error());
             if (auto done = row(key, *json); !done) return fail(done.error());
         }

@@ -26,6 +26,7 @@ struct Finding {
 
 struct CheckReport {
     uint64_t values = 0;         // read
+    uint64_t erased = 0;         // of them sealed under keys of erased users, and passed over
     uint64_t findings = 0;       // in all
     std::vector<Finding> first;  // the first findings_max of them
 };

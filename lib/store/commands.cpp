@@ -237,6 +237,9 @@ std::string IdemFree::json() const {
         .text("owner", owner)
         .done();
 }
+std::string UserErase::json() const {
+    return Body("user_erase").id("org", kOrg, org).id("user", kUser, user).done();
+}
 std::string ModelPut::json() const {
     Body body("model_put");
     body.need("hash", hash)

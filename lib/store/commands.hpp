@@ -261,6 +261,15 @@ struct IdemFree {
     std::string json() const;
 };
 
+// Takes away a slice of all that the user has; to be said again until "done", which destroys the user's
+// key. → {"done":bool,"conversations":n,"plain_rows":n} of this slice; plain_rows counts conversations that
+// were never sealed (a store from before): their text stays in freed pages until those are used again.
+// not_found. What is left of it: usage rows (ids and numbers) and the change log (ids).
+struct UserErase {
+    Ulid org, user;
+    std::string json() const;
+};
+
 // → {"created":bool}. The first model ever becomes the alias `default`.
 struct ModelPut {
     std::string hash, name, tokenizer;

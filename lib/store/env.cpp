@@ -127,6 +127,10 @@ Result<std::shared_ptr<Env>> Env::open(const EnvOptions& options) {
     auto pepper = read_pepper(options.dir);
     if (!pepper) return fail(doing, pepper.error());
     env->pepper_ = std::move(*pepper);
+    auto keys = UserKeys::open(options.keys_dir.empty() ? options.dir + "/keys" : options.keys_dir,
+                               options.writable);
+    if (!keys) return fail(doing, keys.error());
+    env->user_keys_ = std::move(*keys);
     return env;
 }
 

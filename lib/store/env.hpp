@@ -23,6 +23,7 @@
 #include <string_view>
 
 #include "store/rows.hpp"
+#include "store/user_keys.hpp"
 
 namespace parley::store {
 
@@ -61,6 +62,7 @@ struct EnvOptions {
     uint64_t map_bytes = 64ull << 30;  // sparse: costs address space, not disk
     uint32_t readers_max = 1024;       // said by whoever makes lock.mdb
     bool writable = false;
+    std::string keys_dir = {};  // of the users' keys; "": DIR/keys
 };
 
 class Env {
@@ -74,6 +76,7 @@ class Env {
     MDB_dbi dbi(Table table) const { return dbis_[static_cast<size_t>(table)]; }
     const EnvOptions& options() const { return options_; }
     const std::string& pepper() const { return pepper_; }
+    UserKeys& user_keys() const { return *user_keys_; }
 
     // Frees the slots of dead readers; how many. The writer calls it each second.
     int reader_check();
@@ -86,7 +89,7 @@ class Env {
         uint64_t oldest_reader_lag = 0;  // transactions that the oldest live reader is behind
     };
     Info info() const;
-    // Hot copy into an existing empty directory; compacted. A long reader while it runs.
+    // Hot copy into an existing empty directory, without the users' keys; compacted. A long reader while it runs.
     Result<void> copy_to(const std::string& dir, bool compact);
 
   private:
@@ -98,6 +101,7 @@ class Env {
     MDB_env* env_ = nullptr;
     std::array<MDB_dbi, kTables> dbis_{};
     std::string pepper_;
+    std::unique_ptr<UserKeys> user_keys_;
     std::shared_mutex
         resize_;  // shared: a read transaction lives; unique: the map is being replaced
 };

@@ -72,6 +72,13 @@ inline std::string idem_exp(int64_t expires_ms, std::string_view idem_key) {
 }
 inline std::string org_name(std::string_view name) { return "org." + std::string(name); }
 inline std::string boot(std::string_view boot) { return "boot." + std::string(boot); }
+// A user's key that is to be destroyed, by its slot.
+inline constexpr std::string_view kShred = "shred.";
+inline std::string shred(uint32_t slot) {
+    std::string key(kShred);
+    put_u32(key, slot);
+    return key;
+}
 inline std::string model_number(std::string_view model) {
     return "model." + std::string(model.substr(0, 256));
 }

@@ -75,7 +75,7 @@ Result<std::vector<BatchItemRow>> read_batch_items(const Env& env, MDB_txn* txn,
     for (bool on = walk->seek(keys::batch_item(batch, done, from));
          on && walk->key().starts_with(prefix) && out.size() < limit && held < bytes;
          on = walk->next()) {
-        auto row = row_of_record<BatchItemRow>(Table::batch_item, walk->key(), walk->value());
+        auto row = row_of_record<BatchItemRow>(env, Table::batch_item, walk->key(), walk->value());
         if (!row) return fail(row.error());
         held += row->params.size() + row->result.size();
         out.push_back(std::move(*row));

@@ -153,7 +153,7 @@ class LmdbReader final : public Reader {
                     page.has_more = true;
                     break;
                 }
-                auto row = row_of_record<MessageRow>(Table::msg, walk->key(), walk->value());
+                auto row = row_of_record<MessageRow>(*env_, Table::msg, walk->key(), walk->value());
                 if (!row) return fail(row.error());
                 page.rows.push_back(std::move(*row));
             }
@@ -225,7 +225,9 @@ class LmdbReader final : public Reader {
             auto walk = Cursor::open(*env_, txn, Table::stream);
             if (!walk) return fail(walk.error());
             for (bool on = walk->first(); on && out.size() < limit; on = walk->next()) {
-                auto row = row_of_record<StreamRow>(Table::stream, walk->key(), walk->value());
+                auto row =
+                    row_of_record<StreamRow>(*env_, Table::stream, walk->key(), walk->value());
+                if (!row && row.error().code == Errc::not_found) continue;  // of an erased user
                 if (!row) return fail(row.error());
                 if (row->state != "running" || (!not_owner.empty() && row->owner == not_owner))
                     continue;
@@ -249,7 +251,8 @@ class LmdbReader final : public Reader {
             if (on && walk->key() == from) on = walk->next();
             for (; on && out.size() < limit && walk->key().starts_with(message.view());
                  on = walk->next()) {
-                auto row = row_of_record<DeltaRow>(Table::sdelta, walk->key(), walk->value());
+                auto row =
+                    row_of_record<DeltaRow>(*env_, Table::sdelta, walk->key(), walk->value());
                 if (!row) return fail(row.error());
                 out.push_back(std::move(*row));
             }
@@ -270,7 +273,8 @@ class LmdbReader final : public Reader {
             for (bool on = walk->seek(keys::usage(who, day_to, 0));
                  on && walk->key().starts_with(who.view()) && out.size() < kRowsMax;
                  on = walk->next()) {
-                auto row = row_of_record<UsageTotal>(Table::usage, walk->key(), walk->value());
+                auto row =
+                    row_of_record<UsageTotal>(*env_, Table::usage, walk->key(), walk->value());
                 if (!row) return fail(row.error());
                 if (row->day < day_from) break;
                 out.push_back(std::move(*row));
@@ -286,7 +290,8 @@ class LmdbReader final : public Reader {
             auto walk = Cursor::open(*env_, txn, Table::usage_log);
             if (!walk) return fail(walk.error());
             for (bool on = walk->last(); on && out.size() < limit; on = walk->prev()) {
-                auto row = row_of_record<UsageRow>(Table::usage_log, walk->key(), walk->value());
+                auto row =
+                    row_of_record<UsageRow>(*env_, Table::usage_log, walk->key(), walk->value());
                 if (!row) return fail(row.error());
                 if (row->ms < since_ms) break;
                 out.push_back(std::move(*row));
@@ -388,7 +393,7 @@ class LmdbReader final : public Reader {
             auto walk = Cursor::open(*env_, txn, table);
             if (!walk) return fail(walk.error());
             for (bool on = walk->first(); on && out.size() < kRowsMax; on = walk->next()) {
-                auto row = row_of_record<Row>(table, walk->key(), walk->value());
+                auto row = row_of_record<Row>(*env_, table, walk->key(), walk->value());
                 if (!row) return fail(row.error());
                 out.push_back(std::move(*row));
             }

@@ -40,7 +40,18 @@ tl::unexpected<Error> bad(Errc code, Table table, std::string_view key, std::str
 
 }  // namespace
 
-Result<std::string> encode_record(Table table, std::string_view key, std::string_view json) {
+namespace {
+
+// What a sealed body is bound to: it opens in its own row only.
+std::string bound_to(Table table, std::string_view key) {
+    std::string bound(table_name(table));
+    bound += '\0';
+    bound += key;
+    return bound;
+}
+
+Result<std::string> encode(Table table, std::string_view key, std::string_view json,
+                           const UserKeys* keys, uint32_t slot) {
     if (json.size() > kBodyMax)
         return bad(Errc::too_large, table, key,
                    fmt::format("a row of {} bytes, {} at most", json.size(), kBodyMax));
@@ -56,6 +67,12 @@ Result<std::string> encode_record(Table table, std::string_view key, std::string
         }
     }
     if (!(flags & kZstd)) out += json;
+    if (keys) {
+        auto sealed = keys->seal(slot, bound_to(table, key), std::string_view(out).substr(kHead));
+        if (!sealed) return bad(sealed.error().code, table, key, sealed.error().what);
+        flags |= kSealed;
+        out.replace(kHead, std::string::npos, *sealed);
+    }
     out[0] = kVersion;
     out[1] = static_cast<char>(flags);
     const uint32_t crc = checksum(table, key, flags, std::string_view(out).substr(kHead));
@@ -63,18 +80,38 @@ Result<std::string> encode_record(Table table, std::string_view key, std::string
     return out;
 }
 
-Result<std::string> decode_record(Table table, std::string_view key, std::string_view value) {
+}  // namespace
+
+Result<std::string> encode_record(Table table, std::string_view key, std::string_view json) {
+    return encode(table, key, json, nullptr, 0);
+}
+Result<std::string> encode_sealed(Table table, std::string_view key, std::string_view json,
+                                  const UserKeys& keys, uint32_t slot) {
+    return encode(table, key, json, &keys, slot);
+}
+bool is_sealed(std::string_view value) {
+    return value.size() > kHead && (static_cast<uint8_t>(value[1]) & kSealed);
+}
+
+Result<std::string> decode_record(Table table, std::string_view key, std::string_view value,
+                                  const UserKeys* keys) {
     if (value.size() < kHead) return bad(Errc::corrupt, table, key, "value too short");
     const auto flags = static_cast<uint8_t>(value[1]);
-    const std::string_view body = value.substr(kHead);
+    std::string_view body = value.substr(kHead);
     if (value[0] != kVersion)
         return bad(value[0] > kVersion && value[0] < 16 ? Errc::unsupported : Errc::corrupt, table,
                    key, fmt::format("record version {}", static_cast<int>(value[0])));
     if (get_u32(value.substr(2, 4)) != checksum(table, key, flags, body))
         return bad(Errc::corrupt, table, key, "checksum does not match");
-    if (flags & kSealed)
-        return bad(Errc::unsupported, table, key, "sealed value, and no key for it");
     if (flags & ~(kZstd | kSealed)) return bad(Errc::unsupported, table, key, "unknown flags");
+    std::string opened;
+    if (flags & kSealed) {
+        if (!keys) return bad(Errc::unsupported, table, key, "sealed value, and no key for it");
+        auto text = keys->open(bound_to(table, key), body);
+        if (!text) return bad(text.error().code, table, key, text.error().what);
+        opened = std::move(*text);
+        body = opened;
+    }
     if (!(flags & kZstd)) return std::string(body);
     const unsigned long long size = ZSTD_getFrameContentSize(body.data(), body.size());
     if (size == ZSTD_CONTENTSIZE_UNKNOWN || size == ZSTD_CONTENTSIZE_ERROR || size > kBodyMax)

@@ -1,7 +1,8 @@
 // Record: the envelope of every value (but the bare ids of `child`).
 //
 //   byte 0      version, 1
-//   byte 1      flags: 1 zstd, 2 sealed (reserved for keys per user; refused today)
+//   byte 1      flags: 1 zstd, 2 sealed under its user's key (user_keys.hpp), after
+//               compression; rows from before there were keys stay plain
 //   bytes 2…5   CRC-32C, big-endian, over: table name, 0, key, version, flags, body as stored
 //   bytes 6…    body: a JSON object, compressed with zstd when it is over kCompressOver and gets
 //   smaller
@@ -23,7 +24,13 @@ inline constexpr size_t kCompressOver = 512;
 inline constexpr size_t kBodyMax = 64u << 20;
 
 Result<std::string> encode_record(Table table, std::string_view key, std::string_view json);
-Result<std::string> decode_record(Table table, std::string_view key, std::string_view value);
+// Sealed under the key in that slot.
+Result<std::string> encode_sealed(Table table, std::string_view key, std::string_view json,
+                                  const UserKeys& keys, uint32_t slot);
+// Errc::not_found: sealed, and its key was erased. Without `keys` a sealed value is Errc::unsupported.
+Result<std::string> decode_record(Table table, std::string_view key, std::string_view value,
+                                  const UserKeys* keys = nullptr);
+bool is_sealed(std::string_view value);
 
 // Big-endian keys: memcmp order is number order.
 void put_u32(std::string& out, uint32_t value);

@@ -58,6 +58,7 @@ struct Writer::Impl {
 
     Result<void> load();
     Result<std::vector<Outcome>> apply(std::span<const Command> commands);
+    Result<void> shred_rest();
     Result<std::vector<Outcome>> apply_singly(std::span<const Command> commands);
     Result<Outcome> run(Batch& batch, const Command& command, std::map<std::string, Boot>& touched,
                         std::optional<Refusal>& spoiled);
@@ -84,6 +85,25 @@ Result<void> Writer::Impl::load() {
     if (*ulid) {
         if (auto id = Ulid::parse(std::string_view(**ulid).substr(1, 26))) ids->raise_to(*id);
     }
+    return {};
+}
+
+// Keys whose end was committed, and perhaps not done. A slot is never used again: twice is fine.
+Result<void> Writer::Impl::shred_rest() {
+    std::vector<uint32_t> slots;
+    {
+        auto txn = ReadTxn::begin(*env);
+        if (!txn) return fail(txn.error());
+        auto walk = Cursor::open(*env, txn->handle(), Table::meta);
+        if (!walk) return fail(walk.error());
+        for (bool on = walk->seek(keys::kShred); on && walk->key().starts_with(keys::kShred);
+             on = walk->next())
+            if (walk->key().size() == keys::kShred.size() + 4)
+                slots.push_back(get_u32(walk->key().substr(keys::kShred.size())));
+        if (walk->failure()) return fail(*walk->failure());
+    }
+    for (const uint32_t slot : slots)
+        if (auto done = env->user_keys().erase(slot); !done) return done;
     return {};
 }
 
@@ -158,6 +178,7 @@ Result<Outcome> Writer::Impl::run(Batch& batch, const Command& command,
                             "window", ""});
     }
 
+    batch.subject.reset();
     const uint64_t writes = batch.writes;
     const uint64_t first_change = batch.next_change;
     const Step step = dispatch(batch, command);
@@ -223,6 +244,7 @@ Result<std::vector<Outcome>> Writer::Impl::apply(std::span<const Command> comman
             outcomes.push_back(std::move(*outcome));
         }
         Result<void> tail;
+        batch.subject.reset();
         if (!spoiled && batch.writes > 0) {
             if (batch.drew_id) {
                 // next() is what every later id is above; one id is spent on knowing it.
@@ -263,6 +285,13 @@ Result<std::vector<Outcome>> Writer::Impl::apply(std::span<const Command> comman
         }
         last_change = batch.next_change - 1;
         last_usage = batch.next_usage - 1;
+        for (const uint32_t slot : batch.shred) {
+            // The commit stands and says so: the next writer destroys it.
+            if (auto done = env->user_keys().erase(slot); !done) {
+                broken = true;
+                return fail(done.error());
+            }
+        }
         if (boots.size() > 4096) boots.clear();
         for (const auto& [name, asker] : touched) boots[name] = asker.high;
         for (auto& outcome : outcomes) outcome.change_seq = last_change;
@@ -300,6 +329,7 @@ Result<std::unique_ptr<Writer>> Writer::open(const WriterOptions& options,
     impl->env = std::move(*env);
     impl->ids.emplace(clock);
     if (auto loaded = impl->load(); !loaded) return fail(loaded.error());
+    if (auto done = impl->shred_rest(); !done) return fail(done.error());
     return std::unique_ptr<Writer>(new Writer(std::move(impl)));
 }
 

@@ -137,7 +137,7 @@ tl::expected<FoundKey, Refusal> find_key(Batch& batch, const Ulid& id) {
     auto walk = Cursor::open(batch.env(), batch.txn(), Table::apikey);
     if (!walk) return refuse(walk.error());
     for (bool on = walk->first(); on; on = walk->next()) {
-        auto row = row_of_record<ApiKeyRow>(Table::apikey, walk->key(), walk->value());
+        auto row = row_of_record<ApiKeyRow>(batch.env(), Table::apikey, walk->key(), walk->value());
         if (!row) return refuse(row.error());
         if (row->id == id) return FoundKey{std::string(walk->key()), std::move(*row)};
     }
@@ -172,6 +172,7 @@ Step do_key_create(Batch& batch, Fields& f) {
 
     row.id = batch.new_id();
     row.org = owner->id;
+    batch.subject = user_id(row.org, row.user_name);
     row.user = user_id(row.org, row.user_name);
     row.created_ms = batch.now_ms();
     auto user = batch.has(Table::user, keys::of(row.user));
@@ -270,6 +271,7 @@ Step do_user_create(Batch& batch, Fields& f) {
     row.org = owner->id;
     row.id = user_id(row.org, row.name);
     row.created_ms = batch.now_ms();
+    batch.subject = row.id;
     auto old = batch.find<UserRow>(Table::user, keys::of(row.id));
     if (!old) return refuse(old.error());
     if (*old) {

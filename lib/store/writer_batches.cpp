@@ -22,6 +22,7 @@ tl::expected<MessageBatchRow, Refusal> owned(Batch& batch, const Ulid& id,
     if (row->owner != owner)
         return refuse(Errc::conflict, "the batch has another owner", "fenced",
                       member("owner", row->owner));
+    batch.subject = row->user;
     return std::move(*row);
 }
 
@@ -217,7 +218,8 @@ Step do_batch_sweep(Batch& batch, Fields& f) {
         for (bool on = walk->seek(prefix);
              on && walk->key().starts_with(prefix) && swept.size() < in.rows_max;
              on = walk->next()) {
-            auto item = row_of_record<BatchItemRow>(Table::batch_item, walk->key(), walk->value());
+            auto item = row_of_record<BatchItemRow>(batch.env(), Table::batch_item, walk->key(),
+                                                    walk->value());
             if (!item) return refuse(item.error());
             swept.push_back(
                 {item->index, std::move(item->custom_id), "", R"({"type":")" + word + R"("})"});

@@ -14,6 +14,7 @@ tl::expected<ConvRow, Refusal> need_conv(Batch& batch, const Ulid& org, const Ul
     if (!row) return refuse(row.error());
     if (!*row || (*row)->org != org || (*row)->user != user)
         return refuse(Errc::not_found, "no such conversation");
+    batch.subject = user;
     return std::move(**row);
 }
 
@@ -94,6 +95,7 @@ Step do_conversation_create(Batch& batch, Fields& f) {
     auto user = batch.has(Table::user, keys::of(row.user));
     if (!user) return refuse(user.error());
 
+    batch.subject = row.user;
     row.id = batch.new_id();
     row.created_ms = row.updated_ms = batch.now_ms();
     row.first_bucket = row.last_bucket = bucket_of(row.id);

@@ -21,7 +21,12 @@ Result<void> sweep(Batch& batch, const std::string& from) {
         if (!walk) return fail(walk.error());
         int looked = 0;
         for (bool on = walk->seek(from); on && looked < kLookedAt; on = walk->next(), ++looked) {
-            auto row = row_of_record<SessionRow>(Table::session, walk->key(), walk->value());
+            auto row =
+                row_of_record<SessionRow>(batch.env(), Table::session, walk->key(), walk->value());
+            if (!row && row.error().code == Errc::not_found) {
+                over.emplace_back(walk->key());  // of an erased user
+                continue;
+            }
             if (!row) return fail(row.error());
             if (row->expires_ms <= batch.now_ms()) over.emplace_back(walk->key());
         }
@@ -62,6 +67,7 @@ Step do_session_create(Batch& batch, Fields& f) {
     auto user = batch.has(Table::user, keys::of(row.user));
     if (!user) return refuse(user.error());
 
+    batch.subject = row.user;
     row.id = batch.new_id();
     row.created_ms = row.renewed_ms = batch.now_ms();
     row.expires_ms = batch.now_ms() + ttl_ms;
@@ -100,6 +106,7 @@ Step do_session_renew(Batch& batch, Fields& f) {
     if (!known) return refuse(known.error());
     if (*known) return refuse(Errc::conflict, "this session exists", "exists");
 
+    batch.subject = old->user;
     SessionRow fresh = *old;
     fresh.renewed_ms = batch.now_ms();
     // The one before the old one is past its grace long since, or ends with it.
@@ -146,6 +153,7 @@ Step do_session_end_all(Batch& batch, Fields& f) {
     auto row = batch.need<UserRow>(Table::user, keys::of(user), "no such user");
     if (!row) return refuse(row.error());
     if (row->org != org) return refuse(Errc::not_found, "no such user");
+    batch.subject = user;
     row->session_floor = batch.new_id();
     if (auto done = batch.put(Table::user, keys::of(user), to_json(*row)); !done)
         return refuse(done.error());

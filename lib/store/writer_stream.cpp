@@ -11,6 +11,7 @@ tl::expected<StreamRow, Refusal> need_stream(Batch& batch, const Ulid& message) 
     if (!row) return refuse(row.error());
     if (auto done = fill_position(batch.env(), batch.txn(), *row); !done)
         return refuse(done.error());
+    batch.subject = row->user;
     return std::move(*row);
 }
 

@@ -150,6 +150,7 @@ Step do_idem_take(Batch& batch, Fields& f) {
     f.text("fingerprint", row.fingerprint, true).raw("result", row.result);
     f.text("owner", row.owner);
     if (!f.ok()) return refuse(Errc::invalid, f.error());
+    batch.subject = args.user;
     if (row.fingerprint.size() > 128 || row.owner.size() > 128 || row.result.size() > kResultMax)
         return refuse(Errc::too_large, "fingerprint over 128 bytes or result over 6 MiB");
     const std::string key = keys::idem(args.user, args.scope, args.key);
@@ -175,6 +176,7 @@ Step do_idem_done(Batch& batch, Fields& f) {
     read_idem(f, args);
     f.raw("result", result).text("owner", owner);
     if (!f.ok()) return refuse(Errc::invalid, f.error());
+    batch.subject = args.user;
     if (result.size() > kResultMax) return refuse(Errc::too_large, "a result is at most 6 MiB");
     const std::string key = keys::idem(args.user, args.scope, args.key);
     auto known = find_idem(batch, key);
@@ -195,6 +197,7 @@ Step do_idem_free(Batch& batch, Fields& f) {
     read_idem(f, args);
     f.text("owner", owner);
     if (!f.ok()) return refuse(Errc::invalid, f.error());
+    batch.subject = args.user;
     const std::string key = keys::idem(args.user, args.scope, args.key);
     auto known = find_idem(batch, key);
     if (!known) return refuse(known.error());

@@ -236,6 +236,8 @@ struct Images {
         pepper = *base::read_file(of.server.state + "/store/pepper", 64);
         ::mkdir(dir.c_str(), 0700);
         REQUIRE(base::write_file(dir + "/pepper", pepper, 0600));
+        // Keys are synced before the first commit that rests on them, and never moved.
+        std::filesystem::copy(users.server.state + "/store/keys", dir + "/keys");
     }
     void judge_one(const std::string& bytes, uint64_t log) {
         ::unlink((dir + "/lock.mdb").c_str());

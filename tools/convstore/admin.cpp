@@ -7,6 +7,7 @@
 #include <optional>
 #include <thread>
 
+#include "base/file.hpp"
 #include "base/json.hpp"
 #include "base/log.hpp"
 #include "base/text.hpp"
@@ -14,6 +15,7 @@
 #include "options.hpp"
 #include "store/client.hpp"
 #include "store/commands.hpp"
+#include "store/env.hpp"
 #include "store/reader.hpp"
 #include "store/secret.hpp"
 
@@ -269,6 +271,87 @@ Result<void> make_user(const Options& o) {
     return put_out(out + "\n");
 }
 
+Result<store::Ulid> org_id(const Options& o) {
+    if (auto id = store::parse_id(store::kOrg, o.org)) return *id;
+    auto reader = store::open_reader(o.places().store());
+    if (!reader) return fail(reader.error());
+    auto row = (*reader)->org_by_name(o.org);
+    if (!row) return fail(row.error());
+    return row->id;
+}
+
+// What erasure leaves nothing of: rows under the user's id, and the id beside a key.
+Result<void> verify_erased(const Options& o, const store::Ulid& user) {
+    store::EnvOptions options;
+    options.dir = o.places().store();
+    auto env = store::Env::open(options);
+    if (!env) return fail(env.error());
+    auto txn = store::ReadTxn::begin(**env);
+    if (!txn) return fail(txn.error());
+    for (const auto table : {store::Table::conv_user, store::Table::user, store::Table::idem,
+                             store::Table::feed, store::Table::read}) {
+        auto walk = store::Cursor::open(**env, txn->handle(), table);
+        if (!walk) return fail(walk.error());
+        if (walk->seek(user.view()) && walk->key().starts_with(user.view()))
+            return fail(Errc::conflict,
+                        fmt::format("table '{}' has a row of this user again: somebody goes on as "
+                                    "this user; erase once more",
+                                    store::table_name(table)));
+        if (walk->failure()) return fail(*walk->failure());
+    }
+    auto slots = base::read_file(options.dir + "/keys/users", 8ull << 30);
+    if (!slots) return fail(slots.error());
+    if (slots->find(user.view()) != std::string::npos)
+        return fail(Errc::conflict, "there is a key of this user again: erase once more");
+    return {};
+}
+
+Result<void> erase_user(const Options& o) {
+    Hand hand(o);
+    if (auto reached = hand.reach(); !reached) return reached;
+    auto org = org_id(o);
+    if (!org) return fail(org.error());
+    const store::Ulid user =
+        store::parse_id(store::kUser, o.user).value_or(store::user_id(*org, o.user));
+    uint64_t conversations = 0, plain = 0;
+    for (bool more = true; more;) {
+        auto reply = hand.run(store::UserErase{*org, user}.json());
+        if (!reply) return fail(reply.error());
+        simdjson::dom::parser parser;
+        simdjson::dom::element said;
+        uint64_t n = 0, p = 0;
+        bool finished = false;
+        if (parser.parse(*reply).get(said) || said["done"].get(finished) ||
+            said["conversations"].get(n) || said["plain_rows"].get(p))
+            return fail(Errc::internal, "the writer's reply is not one: " + *reply);
+        conversations += n;
+        plain += p;
+        more = !finished;
+    }
+    if (auto verified = verify_erased(o, user); !verified) return verified;
+    if (!o.json) {
+        std::string out =
+            fmt::format("{} conversations erased, key destroyed, verified\n", conversations);
+        if (plain > 0)
+            out += fmt::format(
+                "{} of them are from before texts were sealed: what they said stays in freed pages "
+                "of "
+                "data.mdb and in backups; stop convstore and put a fresh backup's data.mdb in its "
+                "place\n",
+                plain);
+        return put_out(out);
+    }
+    std::string out;
+    base::JsonWriter(out)
+        .object()
+        .field("user", store::show_id(store::kUser, user))
+        .field("conversations", conversations)
+        .field("plain_rows", plain)
+        .field("verified", true)
+        .end();
+    return put_out(out + "\n");
+}
+
 Result<void> list_orgs(const Options& o) {
     auto reader = store::open_reader(o.store_path());
     if (!reader) return fail(reader.error());
@@ -323,6 +406,7 @@ int key_list(const Options& o) { return done(list_keys(o)); }
 int key_update(const Options& o) { return done(change_key(o)); }
 int key_rotate(const Options& o) { return done(rotate_key(o)); }
 int key_revoke(const Options& o) { return done(revoke_key(o)); }
+int user_erase(const Options& o) { return done(erase_user(o)); }
 int user_create(const Options& o) { return done(make_user(o)); }
 
 }  // namespace parley::convstore

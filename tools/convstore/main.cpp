@@ -24,5 +24,6 @@ int main(int argc, char** argv) {
     if (parsed.is("key", "rotate")) return convstore::key_rotate(*options);
     if (parsed.is("key", "revoke")) return convstore::key_revoke(*options);
     if (parsed.is("user", "create")) return convstore::user_create(*options);
+    if (parsed.is("user", "erase")) return convstore::user_erase(*options);
     return convstore::serve(std::move(*options), argc, argv);
 }

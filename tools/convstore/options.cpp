@@ -75,7 +75,8 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     index.option("--changes", o.server.changes_endpoint,
                  "endpoint of the running store's commits (default: run/changes.sock)");
     index.flag("--once", o.once, "end when the log's end is reached");
-    index.flag("--rebuild", o.rebuild, "make the index anew first; a running indexer does it, if any");
+    index.flag("--rebuild", o.rebuild,
+               "make the index anew first; a running indexer does it, if any");
     index.duration("--commit-interval", o.commit_interval_ms,
                    "how long a change may wait until the index is synced");
     index.duration("--lease", o.lease_ms,
@@ -103,6 +104,10 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
 
     auto check = cli.verb("check", "read every value and what tables say of each other");
     store(check, o);
+    get.option("--keys", o.keys_dir,
+               "folder of the users' keys (default: keys in the store folder)");
+    check.option("--keys", o.keys_dir,
+                 "folder of the users' keys (default: keys in the store folder)");
     check.flag("--json", o.json, "one JSON object a line");
     check.option("--findings-max", o.findings_max, "findings to print");
 
@@ -165,6 +170,12 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     user_create.flag("--password-stdin", o.password_stdin,
                      "read the password, one line, from stdin");
     user_create.flag("--replace", o.replace, "give an existing user a new password");
+
+    auto user_erase =
+        user.verb("erase", "take away all that a user has, and destroy the key of it");
+    admin(user_erase, o);
+    user_erase.option("--org", o.org, "name or id of the org").required();
+    user_erase.option("--user", o.user, "the user's name, or user_…").required();
 
     auto parsed = cli.parse(argc, argv);
     if (!parsed) return base::fail(parsed.error());

@@ -16,7 +16,7 @@ struct Options {
     store::ServerOptions server;
     int64_t lock_wait_ms = 5000;
     // get, export, check, backup
-    std::string table, key, store_dir, dir;
+    std::string table, key, store_dir, keys_dir, dir;
     std::vector<std::string> tables;
     bool json = false;
     uint32_t findings_max = 100;
@@ -70,6 +70,7 @@ int key_update(const Options& options);
 int key_rotate(const Options& options);
 int key_revoke(const Options& options);
 int user_create(const Options& options);
+int user_erase(const Options& options);
 
 // Writes all of it to stdout; Errc::io when the reader has gone.
 base::Result<void> put_out(std::string_view text);

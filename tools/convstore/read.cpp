@@ -54,9 +54,10 @@ Result<store::Table> table_of(std::string_view name) {
     return fail(Errc::usage, fmt::format("no table '{}': see parley-store(5)", name));
 }
 
-Result<std::shared_ptr<store::Env>> open_env(const std::string& dir) {
+Result<std::shared_ptr<store::Env>> open_env(const std::string& dir, const std::string& keys = {}) {
     store::EnvOptions options;
     options.dir = dir;
+    options.keys_dir = keys;
     return store::Env::open(options);
 }
 
@@ -96,7 +97,7 @@ Result<void> get_row(const Options& o) {
     if (!table) return fail(table.error());
     auto key = parse_key(*table, o.key);
     if (!key) return fail(key.error());
-    auto env = open_env(o.store_path());
+    auto env = open_env(o.store_path(), o.keys_dir);
     if (!env) return fail(env.error());
     std::string json;
     {
@@ -116,7 +117,7 @@ Result<void> get_row(const Options& o) {
             } while (walk->next() && walk->key() == *key);
             return put_out(json);
         }
-        auto row = store::decode_record(*table, *key, walk->value());
+        auto row = store::decode_record(*table, *key, walk->value(), &(*env)->user_keys());
         if (!row) return fail(row.error());
         json = std::move(*row);
     }
@@ -282,7 +283,7 @@ Result<void> export_all(const Options& o) {
                 tables.push_back(table);
         }
     }
-    auto env = open_env(o.store_path());
+    auto env = open_env(o.store_path(), o.keys_dir);
     if (!env) return fail(env.error());
     for (const store::Table table : tables) {
         auto count =
@@ -322,6 +323,7 @@ Result<bool> scrub(const Options& o, store::Env& env, std::string& out) {
         base::JsonWriter(out)
             .object()
             .field("values", report->values)
+            .field("erased", report->erased)
             .field("findings", report->findings)
             .end();
     else
@@ -331,7 +333,7 @@ Result<bool> scrub(const Options& o, store::Env& env, std::string& out) {
 }
 
 Result<void> check_it(const Options& o) {
-    auto env = open_env(o.store_path());
+    auto env = open_env(o.store_path(), o.keys_dir);
     if (!env) return fail(env.error());
     std::string out;
     auto sound = scrub(o, **env, out);
@@ -350,13 +352,13 @@ Result<void> back_up(const Options& o) {
         return fail(
             Errc::usage,
             fmt::format("'{}' is not empty: a backup goes into a new or empty folder", o.dir));
-    auto env = open_env(o.store_path());
+    auto env = open_env(o.store_path(), o.keys_dir);
     if (!env) return fail(env.error());
     if (auto made = base::make_dirs(o.dir); !made) return made;
     if (auto copied = (*env)->copy_to(o.dir, true); !copied) return copied;
     if (::chmod((o.dir + "/data.mdb").c_str(), 0600) != 0 || ::chmod(o.dir.c_str(), 0700) != 0)
         return fail(base::errno_error(errno, fmt::format("cannot make '{}' private", o.dir)));
-    auto copy = open_env(o.dir);
+    auto copy = open_env(o.dir, o.keys_dir.empty() ? o.store_path() + "/keys" : o.keys_dir);
     if (!copy) return fail("the copy cannot be read", copy.error());
     Options quiet = o;
     quiet.findings_max = 0;
