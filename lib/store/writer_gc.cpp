@@ -76,7 +76,8 @@ Result<void> collect_batches(Batch& batch, Budget& budget) {
             const bool on = walk->seek("b") && walk->key().starts_with("b");
             if (walk->failure()) return fail(*walk->failure());
             if (!on) return {};
-            auto read = row_of_record<MessageBatchRow>(Table::batch, walk->key(), walk->value());
+            auto read = row_of_record<MessageBatchRow>(batch.env(), Table::batch, walk->key(),
+                                                       walk->value());
             if (!read) return fail(read.error());
             row = std::move(*read);
         }
