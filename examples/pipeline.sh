@@ -100,7 +100,7 @@ stop_all() {
     trap '' INT TERM
     local name order=(chatd safety-filter router) worker
     for worker in "${names[@]}"; do case $worker in infer-worker-*) order+=("$worker") ;; esac; done
-    order+=(convstore)
+    order+=(convstore-index convstore)
     for name in "${names[@]}"; do kill -TERM "${keeper[$name]}" 2>/dev/null; done
     local deadline=$((SECONDS + 18))
     for name in "${order[@]}"; do
@@ -139,6 +139,7 @@ until_ok() { # SECONDS COMMAND…
 }
 
 start convstore "$bin/convstore" serve
+start convstore-index "$bin/convstore" index
 start router "$bin/router" serve
 start safety-filter "$bin/safety-filter" serve
 for ((i = 0; i < workers; i++)); do

@@ -16,10 +16,11 @@ EXPOSURE_MAX = 15  # tenths, as systemd-analyze counts: 1.5 of 10
 if not shutil.which("systemd-analyze"):
     docs.skip("no systemd-analyze here")
 docs.need_tools()
+FOLLOWERS = {"convstore-index": ("convstore", "index")}  # unit → tool, verb
 folder = os.path.join(docs.ROOT, "examples", "systemd")
 units = sorted(glob.glob(os.path.join(folder, "*.service")) + glob.glob(os.path.join(folder, "*.target")))
 names = [os.path.basename(u) for u in units]
-check(set(names) == {"convstore.service", "router.service", "safety-filter.service", "infer-worker@.service", "chatd.service", "parley.target"},
+check(set(names) == {"convstore.service", "convstore-index.service", "router.service", "safety-filter.service", "infer-worker@.service", "chatd.service", "parley.target"},
       f"one unit a daemon, and the target: {names}")
 
 
@@ -51,19 +52,20 @@ with tempfile.TemporaryDirectory() as work:
         real.append(copy)
         if not name.endswith(".service"):
             continue
-        tool = name.split(".")[0].rstrip("@")
+        unit_name = name.split(".")[0].rstrip("@")
+        tool, verb = FOLLOWERS.get(unit_name, (unit_name, "serve"))
         service = parsed["Service"]
         words = service["ExecStart"].replace("%i", "0").split()
-        check(words[:3] == ["/usr/bin/env", tool, "serve"], f"{name} starts {tool} serve: {words}")
+        check(words[:3] == ["/usr/bin/env", tool, verb], f"{name} starts {tool} {verb}: {words}")
         done = docs.run(tool, *words[2:], "--check-config")
         check(done.returncode == 0, f"{tool} takes the command line of {name}: {done.stderr}")
-        ports[tool] = words[words.index("--metrics") + 1]
+        ports[unit_name] = words[words.index("--metrics") + 1]
         check(service["Type"] == "notify" and service["ExecReload"] == "/bin/sh -c 'kill -HUP $MAINPID'", f"{name}: readiness and reload")
         check(service["Restart"] == "always" and service["RestartSec"] == "200ms", f"{name}: started again at once")
         check(parsed["Unit"]["StartLimitIntervalSec"] == "0", f"{name}: without limit")
         check(service["User"] == "parley" and service["StateDirectory"] == "parley", f"{name}: all share one store")
         check("PARLEY_STATE=/var/lib/parley" in text, f"{name}: the state folder is named")
-        drain = docs.verbs_of(tool)["serve"]["drain-timeout"]
+        drain = docs.verbs_of(tool)[verb]["drain-timeout"]
         check(docs.value(service["TimeoutStopSec"]) > docs.value(drain), f"{name} waits longer than {tool} drains ({drain})")
         for secure in ("NoNewPrivileges", "PrivateTmp", "MemoryDenyWriteExecute", "PrivateDevices"):
             check(service.get(secure) == "yes", f"{name}: {secure}")
@@ -85,5 +87,6 @@ with tempfile.TemporaryDirectory() as work:
     check(done.stderr, "systemd-analyze verify says that a key is unknown")
 
 check(ports == {"chatd": "127.0.0.1:9101", "safety-filter": "127.0.0.1:9102", "router": "127.0.0.1:9103", "convstore": "127.0.0.1:9104",
+                "convstore-index": "127.0.0.1:9105",
                 "infer-worker": "127.0.0.1:9110"}, f"metrics ports: {ports}")
 docs.finish()

@@ -291,6 +291,44 @@ def test_an_answer_streams_and_the_conversation_gets_a_title():
 
 
 @needs_a_long_answer
+def search_for(text):
+    js("const s = document.getElementById('search'); s.value = arguments[0]; s.dispatchEvent(new Event('input'))", text)
+
+
+def test_search_finds_what_was_said_and_shows_it_as_text():
+    fresh()
+    send("The zanzibarium of <img src=x onerror=window.pwned=1> & \"quotes\"")
+    wait(lambda: bodies("user"), "the question")
+    wait(lambda: conversation(), "its address")
+    conv = conversation()
+    search_for("zanzib")  # at once, while the answer runs
+    wait(lambda: css("#found a"), "the message that was just sent")
+    assert [m.text for m in css("#found mark")] == ["zanzibarium"], [m.text for m in css("#found mark")]
+    snippet = one("#found .snippet").text
+    assert "<img src=x onerror=window.pwned=1> & \"quotes\"" in snippet, snippet
+    assert js("return document.querySelectorAll('#found img').length") == 0 and js("return window.pwned") is None
+    shot("3-search")
+    grown_then_stopped(1)
+    api("PATCH", f"/v1/conversations/{conv}", {"title": "<mark>not</mark> a mark"})
+    search_for('"zanzibarium of"')
+    wait(lambda: css("#found .found-title") and one("#found .found-title").text == "<mark>not</mark> a mark", "the title as text")
+    fresh()
+    search_for("zanzibarium")
+    wait(lambda: css("#found a"), "the message again")
+    one("#found a").click()
+    wait(lambda: conversation() == conv and css("#messages li.sought"), "the conversation at that message")
+    assert "zanzibarium" in one("#messages li.sought").text
+    search_for("zanzibarium nowhereword")
+    wait(lambda: css("#found .hint") and not css("#found a"), "nothing found is said")
+    # Nobody else's, and gone with its conversation.
+    assert pipeline.request("GET", "/v1/search?q=zanzibarium", headers=pipeline.headers({"x-user-id": "someone"}))[2]["data"] == []
+    api("DELETE", f"/v1/conversations/{conv}")
+    search_for("zanzibarium")
+    wait(lambda: css("#found .hint") and not css("#found a"), "deleted is not found")
+    search_for("")
+    wait(lambda: not one("#found").is_displayed(), "the list of results goes")
+
+
 def test_a_refresh_in_mid_answer_loses_no_character():
     fresh()
     send(LONG)

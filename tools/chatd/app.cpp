@@ -14,6 +14,7 @@
 #include "operator_view.hpp"
 #include "peers.hpp"
 #include "routes.hpp"
+#include "search_desk.hpp"
 #include "turns.hpp"
 
 namespace parley::chatd {
@@ -88,6 +89,7 @@ Result<std::string> App::start() {
     catalog = std::make_unique<Catalog>(places.tokenizers(), options.model_wildcard);
     auth = std::make_unique<Auth>(options.no_auth, clock);
     counter = std::make_unique<CounterThread>(loop);
+    search = std::make_unique<SearchDesk>(loop, places.state + "/search");
     turns = std::make_unique<Turns>(*this);
     idempotency = std::make_unique<Idempotency>(*this);
     login = std::make_unique<Login>(*this);

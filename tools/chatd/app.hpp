@@ -32,6 +32,7 @@ class Idempotency;
 class Login;
 class Live;
 class Peers;
+class SearchDesk;
 class OperatorView;
 
 // Something that lives until its exchange, its answer and its timers are done with.
@@ -94,6 +95,7 @@ class App {
     std::unique_ptr<Login> login;
     std::unique_ptr<Live> live;
     std::unique_ptr<Peers> peers;
+    std::unique_ptr<SearchDesk> search;
     std::unique_ptr<OperatorView> operator_view;
     std::unique_ptr<BatchRunner> batches;
     std::optional<stamp::Key> stamp_key;

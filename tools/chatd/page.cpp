@@ -21,6 +21,7 @@ PARLEY_EMBED(style, "page.css")
 PARLEY_EMBED(script, "page.js")
 PARLEY_EMBED(markdown, "markdown.js")
 PARLEY_EMBED(net, "net.js")
+PARLEY_EMBED(search, "search.js")
 PARLEY_EMBED(icon, "icon.svg")
 PARLEY_EMBED(operator_index, "operator.html")
 PARLEY_EMBED(operator_script, "operator.js")
@@ -63,7 +64,7 @@ void serve(const ExchangePtr& exchange, const PageFile& file) {
 }  // namespace
 
 const PageFile* find_page_file(std::string_view name) {
-    static const std::array<PageFile, 8> files = {{
+    static const std::array<PageFile, 9> files = {{
         {"index.html", "text/html; charset=utf-8", between(parley_web_index, parley_web_index_end)},
         {"page.css", "text/css; charset=utf-8", between(parley_web_style, parley_web_style_end)},
         {"page.js", "text/javascript; charset=utf-8",
@@ -71,6 +72,8 @@ const PageFile* find_page_file(std::string_view name) {
         {"markdown.js", "text/javascript; charset=utf-8",
          between(parley_web_markdown, parley_web_markdown_end)},
         {"net.js", "text/javascript; charset=utf-8", between(parley_web_net, parley_web_net_end)},
+        {"search.js", "text/javascript; charset=utf-8",
+         between(parley_web_search, parley_web_search_end)},
         {"icon.svg", "image/svg+xml", between(parley_web_icon, parley_web_icon_end)},
         {"operator.html", "text/html; charset=utf-8",
          between(parley_web_operator_index, parley_web_operator_index_end)},

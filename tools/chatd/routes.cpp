@@ -51,6 +51,13 @@ const std::vector<Route>& table() {
          false,
          "conversations",
          mark_read},
+        {"search",
+         {"v1", "search"},
+         {Served("GET", "Searches the caller's messages; phrases in quotes, prefix word*.")
+              .query("q limit cursor")},
+         false,
+         "conversations",
+         get_search},
         {"docs",
          {"docs"},
          {Served("GET", "This interface, to be read.").as("text/html")},

@@ -26,10 +26,15 @@ namespace {
 
 void nap(int ms) { std::this_thread::sleep_for(std::chrono::milliseconds(ms)); }
 
-// SIGTERM, SIGINT: true. SIGHUP has nothing to read anew.
+// SIGTERM, SIGINT: true. SIGHUP finds nothing that could change while it runs, and is answered.
 bool told_to_stop(const base::SignalFd& signals) {
     bool stop = false;
-    while (const auto number = signals.next()) stop |= *number != SIGHUP;
+    while (const auto number = signals.next()) {
+        stop |= *number != SIGHUP;
+        if (*number != SIGHUP) continue;
+        base::notify_reloading();
+        base::notify_ready();
+    }
     return stop;
 }
 
@@ -127,6 +132,7 @@ Result<void> run_index(const Options& o) {
         if (o.once) break;
         it.wait(signals.fd());
     }
+    base::notify_stopping();
     auto flushed = it.flush();
     base::log(Level::info, "index.stopped", {{"change", it.seq()}});
     return flushed;

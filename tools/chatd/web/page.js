@@ -1,6 +1,7 @@
 // The page: conversations as people know them, on the API of conversations-api alone.
 import { h, update } from "./markdown.js";
 import { api, stream, events, follow, pause, newKey, setOnLogout, ApiError } from "./net.js";
+import { searchTexts } from "./search.js";
 
 const $ = (id) => document.getElementById(id);
 const state = {
@@ -167,6 +168,23 @@ async function openConversation(id) {
   await loadMessages(opened);
   if (!state.list.has(id)) await refreshConversation(id);
   if (opened === state.opened) { say(""); markRead(); $("composer-text").focus(); }
+}
+
+// The conversation at one of its messages: the branch that it is on, however far back it stands.
+async function openMessage(conversation, message) {
+  if (conversation !== state.id) await openConversation(conversation);
+  const opened = state.opened;
+  while (!state.messages.has(message) && state.older && opened === state.opened) await loadMessages(opened, state.older);
+  if (opened !== state.opened || !state.messages.has(message)) return;
+  if (!shownPath().some((m) => m.id === message)) state.leaf = newestUnder(message);
+  while (!shownPath().some((m) => m.id === message) && state.older) await loadMessages(opened, state.older);
+  closeSide();
+  showMessages(false);
+  followRunning();
+  const node = $("messages").querySelector(`li[data-id="${CSS.escape(message)}"]`);
+  if (!node) return;
+  node.scrollIntoView({ block: "center" });
+  node.classList.add("sought");
 }
 
 async function loadMessages(opened = state.opened, cursor = null) {
@@ -566,6 +584,7 @@ $("composer").addEventListener("submit", (e) => { e.preventDefault(); send(); })
 $("stop").addEventListener("click", stop);
 $("new").addEventListener("click", guarded(() => openConversation(null)));
 $("search").addEventListener("input", showList);
+searchTexts($("search"), $("found"), $("more-found"), guarded((one) => openMessage(one.conversation_id, one.message_id)));
 $("more").addEventListener("click", guarded(() => loadList(true)));
 $("older").addEventListener("click", guarded(() => loadMessages(state.opened, state.older)));
 $("open-side").addEventListener("click", () => {
