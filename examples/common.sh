@@ -8,7 +8,7 @@ parley_packages=(
     g++ cmake ninja-build ccache mold pkg-config python3 python3-pip python3-venv curl jq ca-certificates util-linux
     libcli11-dev libzmq3-dev cppzmq-dev liblmdb-dev libsimdjson-dev catch2
     libboost1.81-dev libssl-dev libexpected-dev libfmt-dev libsodium-dev libre2-dev libicu-dev
-    libzstd-dev libxapian-dev libtomlplusplus-dev libsystemd-dev mandoc
+    libzstd-dev libxapian-dev libcurl4-openssl-dev libtomlplusplus-dev libsystemd-dev mandoc
 )
 parley_model_name=SmolLM2-135M-Instruct.Q4_1.gguf
 parley_model_sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53

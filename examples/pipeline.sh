@@ -9,6 +9,7 @@
 #   PARLEY_SIMULATE options of simulated workers instead of a model, such as --simulate-speed=10
 #                   (see infer-worker(8), SIMULATION)
 #   PARLEY_BUILD    build folder          (default build)
+#   PARLEY_NOTIFY   no: nobody is told of answers that wait (default yes)
 #   PARLEY_POLICY   safety policy file    (default examples/policy.toml)
 #
 # A tool that dies is started again within a second, without limit, as systemd would do it. Logs:
@@ -100,7 +101,7 @@ stop_all() {
     trap '' INT TERM
     local name order=(chatd safety-filter router) worker
     for worker in "${names[@]}"; do case $worker in infer-worker-*) order+=("$worker") ;; esac; done
-    order+=(convstore-index convstore)
+    order+=(convstore-notify convstore-index convstore)
     for name in "${names[@]}"; do kill -TERM "${keeper[$name]}" 2>/dev/null; done
     local deadline=$((SECONDS + 18))
     for name in "${order[@]}"; do
@@ -140,6 +141,7 @@ until_ok() { # SECONDS COMMAND…
 
 start convstore "$bin/convstore" serve
 start convstore-index "$bin/convstore" index
+[ "${PARLEY_NOTIFY:-yes}" = no ] || start convstore-notify "$bin/convstore" notify
 start router "$bin/router" serve
 start safety-filter "$bin/safety-filter" serve
 for ((i = 0; i < workers; i++)); do

@@ -112,6 +112,7 @@ Handler find_handler(std::string_view command) {
         {"session_renew", do_session_renew},
         {"session_end", do_session_end},
         {"session_end_all", do_session_end_all},
+        {"notifications_set", do_notifications_set},
         {"model_put", do_model_put},
         {"alias_set", do_alias_set},
         {"batch_create", do_batch_create},

@@ -148,6 +148,8 @@ Step do_session_create(Batch&, Fields&);
 Step do_session_renew(Batch&, Fields&);
 Step do_session_end(Batch&, Fields&);
 Step do_session_end_all(Batch&, Fields&);
+// writer_notify.cpp
+Step do_notifications_set(Batch&, Fields&);
 // writer_conv.cpp
 Step do_conversation_create(Batch&, Fields&);
 Step do_conversation_update(Batch&, Fields&);

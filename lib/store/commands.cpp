@@ -251,6 +251,11 @@ std::string ModelPut::json() const {
 std::string AliasSet::json() const {
     return Body("alias_set").need("name", name).need("target", target).raw("rule", rule).done();
 }
+std::string NotificationsSet::json() const {
+    Body body("notifications_set");
+    body.id("org", kOrg, org).id("user", kUser, user).need("user_name", user_name);
+    return body.raw("notifications", notifications).text("was", was).done();
+}
 std::string ReadMark::json() const {
     Body body("read_mark");
     body.id("org", kOrg, org).id("user", kUser, user).id("conversation", kConv, conv);

@@ -285,6 +285,15 @@ struct AliasSet {
     std::string json() const;
 };
 
+// → {}. Makes the user's row where there is none. conflict/changed unless the row has `was`.
+struct NotificationsSet {
+    Ulid org, user;
+    std::string user_name;      // must hash to `user`
+    std::string notifications;  // raw JSON object (notify/settings.hpp), at most 64 KiB
+    std::optional<std::string> was = {};
+    std::string json() const;
+};
+
 // → {"unread"}. The mark never goes back.
 struct ReadMark {
     Ulid org, user, conv, message;

@@ -70,6 +70,7 @@ std::string to_json(const UserRow& row) {
     w.field("name", row.name).field("password_hash", row.password_hash);
     w.field("created_ms", row.created_ms);
     put_id(w, "session_floor", kSession, row.session_floor);
+    if (row.notifications != "null") w.key("notifications").raw(row.notifications);
     w.end();
     return out;
 }
@@ -82,6 +83,7 @@ Result<UserRow> from_json(std::string_view json) {
     f.id("id", kUser, row.id).id("org", kOrg, row.org).text("name", row.name, true);
     f.text("password_hash", row.password_hash).number("created_ms", row.created_ms);
     f.id("session_floor", kSession, row.session_floor);
+    f.raw("notifications", row.notifications, RawKind::object);
     return finish(f, std::move(row));
 }
 

@@ -42,6 +42,7 @@ struct UserRow {
     std::string password_hash;  // empty: cannot log in
     int64_t created_ms = 0;
     std::optional<Ulid> session_floor;  // sessions with a lower id are over
+    std::string notifications = "null";  // raw JSON object: where to be told of answers that wait
 };
 
 // Under SHA-256 of the token and the pepper, as API keys are.

@@ -279,6 +279,7 @@ Step do_user_create(Batch& batch, Fields& f) {
             return refuse(Errc::conflict, fmt::format("user '{}' exists", row.name), "exists",
                           member("user", show_id(kUser, row.id)));
         row.created_ms = (*old)->created_ms;
+        row.notifications = (*old)->notifications;
         // Another password: who came in with the old one is out.
         row.session_floor = batch.new_id();
     }

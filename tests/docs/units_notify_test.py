@@ -13,7 +13,7 @@ from docs import check
 
 MODEL = os.environ.get("PARLEY_MODEL") or os.path.join(
     os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "parley", "models", "SmolLM2-135M-Instruct.Q4_1.gguf")
-ORDER = ["convstore", "convstore-index", "router", "safety-filter", "infer-worker", "chatd"]
+ORDER = ["convstore", "convstore-index", "convstore-notify", "router", "safety-filter", "infer-worker", "chatd"]
 docs.need_tools()
 
 

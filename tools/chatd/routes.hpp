@@ -85,6 +85,7 @@ void get_operator_page(const ExchangePtr&);
 void get_events(const ExchangePtr&);
 void mark_read(const ExchangePtr&);
 void get_search(const ExchangePtr&);
+void notifications(const ExchangePtr&);  // GET, PUT
 void list_models(const ExchangePtr&);
 void get_model(const ExchangePtr&);
 void post_messages(const ExchangePtr&);

@@ -11,6 +11,7 @@ int main(int argc, char** argv) {
     if (parsed.is("get")) return convstore::get(*options);
     if (parsed.is("tail")) return convstore::tail(*options);
     if (parsed.is("index")) return convstore::index(*options);
+    if (parsed.is("notify")) return convstore::notify(*options);
     if (parsed.is("search")) return convstore::search(*options);
     if (parsed.is("export")) return convstore::export_rows(*options);
     if (parsed.is("backup")) return convstore::backup(*options);

@@ -83,6 +83,39 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
                    "how long an indexer that stands still keeps another from its work");
     index.duration("--wait", o.wait_ms, "--rebuild: how long to wait for the running indexer");
 
+    auto notify = cli.verb("notify", "tell users who are away that answers wait: follow the log");
+    notify::NotifierOptions& n = o.notify;
+    o.daemon.declare(notify);
+    notify.option("--store", o.store_dir, "store folder (default: store in the state folder)");
+    notify.option("--changes", o.server.changes_endpoint,
+                  "endpoint of the running store's commits (default: run/changes.sock)");
+    notify.option("--partition", o.partition,
+                  "K/N: only the conversations whose id hashes to part K of N");
+    notify.duration("--lease", o.lease_ms,
+                    "how long one that stands still keeps another from its work");
+    notify.duration("--delay", n.delay_ms,
+                    "time from an answer's end until webhook and push, if it is unread");
+    notify.duration("--email-delay", n.email_delay_ms, "the same until an e-mail");
+    notify.duration("--retry", n.retry_ms, "time until the second attempt; it doubles");
+    notify.duration("--retry-max", n.retry_max_ms, "longest time between two attempts");
+    notify.option("--attempts-max", n.attempts_max, "attempts of one delivery").range(1, 100);
+    notify.option("--pending-max", n.pending_max, "deliveries that wait; the log keeps the rest")
+        .range(1, 1'000'000);
+    notify.option("--requests-max", n.outgoing.requests_max, "requests at once").range(1, 1000);
+    notify.duration("--request-timeout", n.outgoing.timeout_ms, "time for one request");
+    notify.flag("--allow-private", n.outgoing.allow_private,
+                "let users name addresses of this machine and of private networks");
+    notify.option("--contact", n.contact, "mailto: or https: that push services are told");
+    notify.option("--smtp-url", n.outgoing.smtp_url,
+                  "smtp://HOST:PORT or smtps://; without it there is no e-mail");
+    notify.option("--smtp-from", n.outgoing.smtp_from, "sender's address");
+    notify.option("--smtp-starttls", n.outgoing.starttls, "encrypt a connection to smtp://")
+        .choices({"no", "try", "required"});
+    notify.option("--smtp-user", n.outgoing.smtp_user, "name at the mail server");
+    notify.option("--smtp-password-file", o.smtp_password_file, "file with its password");
+    notify.option("--ca-file", n.outgoing.ca_file,
+                  "certificates to trust (default: the system's)");
+
     auto search = cli.verb("search", "find messages of one user");
     store(search, o);
     search.option("--search-dir", o.search_dir,

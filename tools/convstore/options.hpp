@@ -6,6 +6,7 @@
 
 #include "base/cli.hpp"
 #include "base/daemon.hpp"
+#include "notify/notifier.hpp"
 #include "store/server.hpp"
 
 namespace parley::convstore {
@@ -30,6 +31,9 @@ struct Options {
     bool once = false, rebuild = false;
     int64_t commit_interval_ms = 250;
     uint32_t limit = 20;
+    // notify
+    notify::NotifierOptions notify;
+    std::string smtp_password_file;
     // org, key, user
     std::string name, org, user = "default", service_class, key_id, limits = "{}";
     std::vector<std::string> scopes, models;
@@ -58,6 +62,7 @@ int get(const Options& options);
 int tail(const Options& options);
 int index(const Options& options);
 int search(const Options& options);
+int notify(const Options& options);
 int export_rows(const Options& options);
 int backup(const Options& options);
 int check(const Options& options);
