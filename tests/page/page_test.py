@@ -88,7 +88,7 @@ class Wire:
         self.cut = False
 
 
-pipeline = Pipeline()
+pipeline = Pipeline(CHATD_TITLES="question")
 wire = Wire(pipeline.host, pipeline.port)
 URL = f"http://127.0.0.1:{wire.port}"
 

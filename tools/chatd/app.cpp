@@ -16,6 +16,7 @@
 #include "peers.hpp"
 #include "routes.hpp"
 #include "search_desk.hpp"
+#include "titler.hpp"
 #include "turns.hpp"
 
 namespace parley::chatd {
@@ -73,6 +74,7 @@ App::~App() {
     operator_view.reset();
     peers.reset();
     answers.clear();
+    titler.reset();
     gate.reset();
     hop.reset();
     live.reset();  // it follows by the store's reader
@@ -92,6 +94,7 @@ Result<std::string> App::start() {
     counter = std::make_unique<CounterThread>(loop);
     search = std::make_unique<SearchDesk>(loop, places.state + "/search");
     turns = std::make_unique<Turns>(*this);
+    titler = std::make_unique<Titler>(*this);
     idempotency = std::make_unique<Idempotency>(*this);
     login = std::make_unique<Login>(*this);
     live = std::make_unique<Live>(*this);
@@ -343,6 +346,7 @@ void App::begin_drain(int64_t timeout_ms, int64_t grace_ms) {
     base::log(base::Level::info, "chatd.drain",
               {{"answers", answers.live()}, {"turns", turns->live()}});
     batches->stop();
+    titler->drain();
     server_->drain([this] { connections_done_ = true; }, grace_ms);
     drain_timer_.after(timeout_ms, [this] {
         base::log(base::Level::warn, "chatd.drain_timeout", {{"answers", answers.live()}});

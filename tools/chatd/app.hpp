@@ -34,6 +34,7 @@ class Live;
 class Peers;
 class SearchDesk;
 class OperatorView;
+class Titler;
 
 // Something that lives until its exchange, its answer and its timers are done with.
 class Call {
@@ -98,6 +99,7 @@ class App {
     std::unique_ptr<SearchDesk> search;
     std::unique_ptr<OperatorView> operator_view;
     std::unique_ptr<BatchRunner> batches;
+    std::unique_ptr<Titler> titler;
     std::optional<stamp::Key> stamp_key;
     bool draining = false;
 

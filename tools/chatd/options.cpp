@@ -80,6 +80,11 @@ void declare(base::Cli& cli, Options& o) {
         .option("--expect-decode", o.decode_tokens_per_s,
                 "answer tokens a second that deadlines count with")
         .range(0.1, 1e6);
+    serve
+        .option("--titles", o.titles,
+                "title of a conversation that has none: made by its model, the question's beginning, "
+                "or none")
+        .choices({"model", "question", "off"});
     serve.duration("--session-ttl", o.session_ms, "how long a login lasts")
         .duration("--session-renew", o.session_renew_ms, "age of a session's token to replace it")
         .duration("--login-link-ttl", o.login_link_ms,

@@ -38,6 +38,8 @@ struct Options {
     int64_t handover_ms = 600'000;
     std::vector<std::string> operator_orgs;  // names; their members see the operator's view
 
+    std::string titles = "model";  // of conversations without one: model, question, off
+
     int64_t session_ms = 14ll * 24 * 3600'000;
     int64_t session_renew_ms = 3600'000;
     int64_t events_window_ms = 6ll * 24 * 3600'000;

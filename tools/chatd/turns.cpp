@@ -8,6 +8,7 @@
 #include "json_in.hpp"
 #include "store/commands.hpp"
 #include "store_errors.hpp"
+#include "titler.hpp"
 
 namespace parley::chatd {
 
@@ -260,10 +261,12 @@ void Turn::ended(const store::CommandReply& reply, const chat::Outcome& outcome)
     if (told_) return leave_if_done();
     if (!reply.ok()) return tell(nullptr, api_error_of(reply));
     const auto row = store::from_json<store::MessageRow>(member_json(reply.json, "message"));
-    if (row)
+    if (row) {
         tell(&*row, outcome.error);
-    else
+        app_.titler->answered(begin_.user_message, *row, answer_->options().envelope);
+    } else {
         tell(nullptr, deleted());
+    }
     leave_if_done();
 }
 

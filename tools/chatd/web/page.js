@@ -7,6 +7,7 @@ const $ = (id) => document.getElementById(id);
 const state = {
   me: null,
   list: new Map(),     // conversation id → conversation
+  asked: new Map(),    // conversation id → the beginning of its first message, where it was sent here
   cursor: null,
   id: null,            // the open conversation
   messages: new Map(), // of it
@@ -70,7 +71,8 @@ $("ask-text").addEventListener("keydown", (e) => {
 
 // ---- the list
 
-function titleOf(conversation) { return conversation.title || "New conversation"; }
+// Until the server has made a title: what was asked.
+function titleOf(conversation) { return conversation.title || state.asked.get(conversation.id) || "New conversation"; }
 
 function showList() {
   const filter = $("search").value.trim().toLocaleLowerCase();
@@ -388,7 +390,8 @@ const send = guarded(async () => {
   say("");
   let created = false;
   if (!state.id) {
-    const c = await api("POST", "/v1/conversations", { model: $("model").value || undefined, title: text.split("\n")[0].slice(0, 60) });
+    const c = await api("POST", "/v1/conversations", { model: $("model").value || undefined });
+    state.asked.set(c.id, text.split("\n")[0].slice(0, 60));
     state.list.set(c.id, c);
     store.set("parley.draft.new", "");
     state.id = c.id;
