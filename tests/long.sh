@@ -6,6 +6,7 @@
 #   tests/long.sh fuzz [SECONDS]   each fuzzer for SECONDS (600)
 #   tests/long.sh kill [ROUNDS]    the kill and fail-closed tests ROUNDS times (50)
 #   tests/long.sh crash [ROUNDS]   what a power cut leaves of the store after each of its writes (60)
+#   tests/long.sh handover [KILLS] KILLS workers killed under 16 live greedy streams, each text compared (50)
 #   tests/long.sh soak_simulated [REQUESTS]   requests and cancels through one simulated worker (100000)
 #   tests/long.sh soak_real [REQUESTS]        the same with the model (2000)
 set -u
@@ -36,6 +37,11 @@ crash() {
     PARLEY_CRASH_ROUNDS=$1 PARLEY_CRASH_DRAWN=4 "$(build_dir)/bin/store_test" '[crash]'
 }
 
+handover() {
+    build_tools
+    PARLEY_KILLS=$1 PARLEY_MODEL=$(model_path) PARLEY_BUILD=$(build_dir) python3 "$tests/pipeline/handover_test.py"
+}
+
 soak() {
     build_tools
     PARLEY_MODEL=$(model_path) PARLEY_BUILD=$(build_dir) python3 "$tests/soak.py" "$@"
@@ -47,12 +53,13 @@ case ${1:-all} in
     asan | tsan) sanitize "$1" ;;
     fuzz) bash "$tests/fuzz/run.sh" "${2:-600}" ;;
     kill) kill_rounds "${2:-50}" ;;
+    handover) handover "${2:-50}" ;;
     crash) crash "${2:-60}" ;;
     soak_simulated | soak_real) soak "${1#soak_}" ${2:+"$2"} ;;
     all)
-        sanitize asan && sanitize tsan && bash "$tests/fuzz/run.sh" 600 && kill_rounds 50 && crash 60 &&
+        sanitize asan && sanitize tsan && bash "$tests/fuzz/run.sh" 600 && kill_rounds 50 && handover 50 && crash 60 &&
             soak simulated && soak real
         ;;
-    --help) sed -n '2,11s/^# \{0,1\}//p' "$0" ;;
+    --help) sed -n '2,12s/^# \{0,1\}//p' "$0" ;;
     *) die "unknown part '$1': see --help" 64 ;;
 esac

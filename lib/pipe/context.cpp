@@ -7,7 +7,9 @@
 #include <array>
 #include <cerrno>
 
+#include "base/clock.hpp"
 #include "base/file.hpp"
+#include "base/log.hpp"
 #include "pipe/context_impl.hpp"
 
 namespace parley::pipe {
@@ -75,6 +77,21 @@ void Context::Impl::allow(const std::vector<std::string>& keys) {
     });
 }
 
+// One line for a key or an address every ten seconds at most: who is refused tries again at once.
+void Context::Impl::tell_refused(const std::string& key, const std::string& address) {
+    constexpr int64_t kEveryMs = 10'000;
+    constexpr size_t kKnownMax = 256;
+    const int64_t now = base::system_clock().mono_ms();
+    if (told.size() >= kKnownMax) told.clear();
+    const auto [at, fresh] = told.try_emplace(key + " " + address, now);
+    if (!fresh && now - at->second < kEveryMs) return;
+    at->second = now;
+    base::log(base::Level::warn, "curve.refused",
+              {{"key", key},
+               {"address", address},
+               {"why", "this public key is not in the file of --curve-allow"}});
+}
+
 void Context::Impl::serve_zap(zmq::socket_t& requests, zmq::socket_t& stop) {
     while (true) {
         std::array<zmq::pollitem_t, 2> items{
@@ -89,12 +106,15 @@ void Context::Impl::serve_zap(zmq::socket_t& requests, zmq::socket_t& stop) {
             frames.push_back(frame.to_string());
         } while (frame.more());
         bool good = false;
+        std::string key = "none";
         if (frames.size() >= 7 && frames[5] == "CURVE" && frames[6].size() == 32) {
             std::array<char, 41> text{};
             zmq_z85_encode(text.data(), reinterpret_cast<const uint8_t*>(frames[6].data()), 32);
+            key = text.data();
             const std::scoped_lock hold(lock);
-            good = allowed.count(text.data()) != 0;
+            good = allowed.count(key) != 0;
         }
+        if (!good) tell_refused(key, frames.size() > 3 ? frames[3] : "");
         const std::array<std::string, 6> reply{"1.0",
                                                frames.size() > 1 ? frames[1] : "",
                                                good ? "200" : "400",

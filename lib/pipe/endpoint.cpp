@@ -11,6 +11,8 @@ using base::Errc;
 using base::fail;
 using base::Result;
 
+bool takes_curve(std::string_view endpoint) { return endpoint.rfind("tcp://", 0) == 0; }
+
 bool leaves_machine(std::string_view endpoint) {
     if (endpoint.rfind("tcp://", 0) != 0) return false;
     const std::string_view host = endpoint.substr(6, endpoint.rfind(':') - 6);

@@ -11,6 +11,8 @@
 namespace parley::pipe {
 
 // tcp:// to anything but 127.0.0.0/8, localhost and [::1].
+// CURVE is for tcp: an ipc socket is guarded by the mode of its folder.
+bool takes_curve(std::string_view endpoint);
 bool leaves_machine(std::string_view endpoint);
 
 // For ipc://: makes the folder (0700) where it is missing, refuses one that others can enter, takes

@@ -114,7 +114,7 @@ Result<void> Link::Impl::open_socket() {
         s.set(zmq::sockopt::heartbeat_timeout,
               static_cast<int>(std::max<int64_t>(options.peer_timeout_ms, 1000)));
         s.set(zmq::sockopt::ipv6, true);
-        if (!options.curve.empty()) {
+        if (!options.curve.empty() && takes_curve(options.endpoint)) {
             s.set(zmq::sockopt::curve_secretkey, options.curve.secret_key);
             s.set(zmq::sockopt::curve_publickey, options.curve.public_key);
             if (binds()) {

@@ -10,7 +10,7 @@ import time
 
 import harness
 
-KILLS = 4
+KILLS = int(os.environ.get("PARLEY_KILLS", "4"))  # tests/long.sh handover: 50
 STREAMS = 16
 PROMPTS = ["Why is the sky blue?", "What is gravity?", "Explain what a computer is.", "Tell me a story about a fox.",
            "What is a river?", "Describe a city at night.", "How does a clock work?", "Write about the sea."]

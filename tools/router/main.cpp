@@ -13,6 +13,8 @@ int main(int argc, char** argv) {
     if (options->parsed.is("model", "list")) return router::list_models(*options);
     if (options->parsed.is("alias", "list")) return router::list_aliases(*options);
     if (options->parsed.is("alias", "set")) return router::set_alias(*options);
+    if (options->parsed.is("key", "create")) return router::create_key(*options);
+    if (options->parsed.is("key", "show")) return router::show_key(*options);
     if (options->parsed.is("simulate")) return router::run_simulation(*options);
     return router::serve(std::move(*options), argc, argv);
 }

@@ -69,6 +69,13 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     set.option("NAME", o.name, "the alias").required();
     set.option("MODEL", o.target, "a model's name or hash, or another alias; '' removes the alias")
         .required();
+    auto key = cli.verb("key", "CURVE keys, for workers and filters on other machines");
+    auto create = key.verb("create", "write a secret key, and the public one beside it (.pub)");
+    create.option("FILE", o.key_file, "where the secret key goes; none is written over").required();
+    create.flag("--json", o.json, "one JSON object");
+    auto show = key.verb("show", "print the public key of a secret one");
+    show.option("FILE", o.key_file, "the secret key's file").required();
+    show.flag("--json", o.json, "one JSON object");
     auto simulate = cli.verb("simulate", "the scheduler under a virtual clock, from a scenario");
     simulate.option("SCENARIO", o.scenario, "JSON Lines; '-' is stdin").required();
     simulate.option("--trace", o.trace, "JSON Lines of requests, beside the scenario");

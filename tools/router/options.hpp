@@ -20,6 +20,7 @@ struct Options {
     // model, alias, status
     bool json = false, watch = false;
     std::string name, target;
+    std::string key_file;  // key
     // simulate
     std::string scenario, trace, svg;
     uint64_t seed = 0;   // 0: the scenario's
@@ -36,5 +37,7 @@ int run_simulation(const Options& options);
 int list_models(const Options& options);
 int list_aliases(const Options& options);
 int set_alias(const Options& options);
+int create_key(const Options& options);
+int show_key(const Options& options);
 
 }  // namespace parley::router
