@@ -216,7 +216,8 @@ void Router::on_cancel(const std::string& id, pipe::Cancel why) {
 void Router::on_credit(const std::string& id, uint32_t available) {
     const auto at = running_.find(id);
     if (at == running_.end() || at->second.gone || available <= at->second.outstanding) return;
-    workers_->grant(id, available - at->second.outstanding);
+    workers_->grant(id, available - at->second.outstanding,
+                    scheduler_.correction(at->second.job.ticket));
     at->second.outstanding = available;
 }
 

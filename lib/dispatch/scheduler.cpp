@@ -326,6 +326,17 @@ double Scheduler::requeue(Ticket ticket, int64_t deadline_ms) {
     return running.used_s;
 }
 
+std::optional<double> Scheduler::correction(Ticket ticket) const {
+    const auto at = running_.find(ticket);
+    if (at == running_.end() || flights_.size() < 2) return std::nullopt;
+    const Item& item = *queue_.item(ticket);
+    const std::string flow = flow_name(item.org, level_of(item.cls));
+    for (const auto& [worker, flights] : flights_)
+        if (worker != at->second.worker && flights.count(flow) != 0)
+            return queue_.flow(ticket).used_tag;
+    return std::nullopt;
+}
+
 bool Scheduler::cancel(Ticket ticket) {
     if (!queue_.remove(ticket)) return false;
     requests_.erase(ticket);

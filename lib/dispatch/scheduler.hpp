@@ -83,6 +83,9 @@ class Scheduler {
     // Its worker is gone: it waits at the head of its flow until the deadline. Returns the
     // compute-seconds that its worker had reported for it.
     double requeue(Ticket ticket, int64_t deadline_ms);
+    // The tag of a flow that runs on other workers too, by what all have reported; nullopt: this one
+    // worker knows better.
+    std::optional<double> correction(Ticket ticket) const;
     bool cancel(Ticket ticket);  // one that waits; false: it runs
     std::vector<Ticket> expire(int64_t now_ms);
     void tick(int64_t now_ms) { admission_.tick(now_ms); }

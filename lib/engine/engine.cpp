@@ -27,7 +27,7 @@ Engine::Engine(Forward& forward, const Vocabulary& vocabulary, const EngineOptio
       scheduler_({forward.kv_blocks(), options.slots_max, options.rows_max, options.reserve_tokens,
                   std::min(options.prefix_blocks, forward.kv_blocks()),
                   static_cast<double>(options.itl_target_ms) * 1e-3, options.rest_max_ms * 1'000'000,
-                  static_cast<double>(options.flow_lag_ms) * 1e-3}) {
+                  static_cast<double>(options.flow_lag_ms) * 1e-3, options.first_tokens}) {
     if (options_.context_tokens > 0)
         context_tokens_ = std::min(context_tokens_, options_.context_tokens);
     // One sequence alone must always be able to reach its end.
@@ -396,7 +396,7 @@ bool Engine::step() {
     IterationLoad decodes;
     uint32_t position = 0;  // of the furthest prompt: its rows are the dearest
     for (const Sequence* s : scheduler_.running()) {
-        if (s->held()) continue;
+        if (s->held() || s->yields) continue;
         if (s->prefilling())
             position = std::max(position, s->computed);
         else if (s->decodes())
@@ -416,7 +416,7 @@ bool Engine::step() {
         }
     if (std::all_of(plan_.rows.begin(), plan_.rows.end(),
                     [](const Rows& rows) { return rows.sequence == nullptr; }))
-        return sequences_.size() != before;
+        return sequences_.size() != before || scheduler_.yielding();  // the one made way for gave way itself
 
     run_forward();
     const int64_t now_ns = clock_.mono_ns();

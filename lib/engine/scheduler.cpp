@@ -104,7 +104,7 @@ void Scheduler::preempt(Sequence& sequence) {
     give_back(sequence);
     std::erase(running_, &sequence);
     --sequence.flow->running;
-    sequence.running = sequence.rests = false;
+    sequence.running = sequence.rests = sequence.yields = false;
     sequence.computed = 0;
     sequence.draft.clear();
     ++sequence.preemptions;
@@ -234,11 +234,41 @@ void Scheduler::admit(Plan& plan) {
     }
 }
 
+// Who makes way for whose beginning.
+void Scheduler::let_begin(int64_t now_ns) {
+    constexpr double kTimesRunning = 4;
+    yielding_ = false;
+    for (Sequence* s : running_) s->yields = false;
+    if (options_.first_tokens == 0) return;
+    std::vector<const Sequence*> beginning;
+    for (const Sequence* s : running_)
+        if (!is_batch(*s) && !s->held() && s->produced() < options_.first_tokens)
+            beginning.push_back(s);
+    for (Sequence* s : running_) {
+        const Flow& own = *s->flow;
+        const bool waited = s->turn_ns != 0 && now_ns - s->turn_ns >= options_.rest_max_ns;
+        if (s->held() || waited) continue;
+        s->yields = std::any_of(beginning.begin(), beginning.end(), [&](const Sequence* one) {
+            const Flow& other = *one->flow;
+            if (&other == &own) return false;
+            if (is_batch(*s)) return true;
+            return other.tag <= own.tag &&
+                   own.running * other.weight >= kTimesRunning * other.running * own.weight;
+        });
+        yielding_ = yielding_ || s->yields;
+    }
+}
+
 void Scheduler::take_turns(const CostModel& cost, int64_t now_ns) {
+    let_begin(now_ns);
     std::vector<Sequence*> ready;
     IterationLoad all;
     for (Sequence* s : running_) {
         s->rests = false;
+        if (s->yields) {
+            if (s->turn_ns == 0) s->turn_ns = now_ns;
+            continue;
+        }
         if (!s->decodes()) {
             s->turn_ns = now_ns;
             continue;
@@ -375,7 +405,7 @@ void Scheduler::plan(uint32_t prefill_rows, uint32_t alone_rows, Plan& plan) {
                              plan.decode_rows > 0 ? prefill_rows : alone_rows);
     std::vector<Sequence*> prefills;
     for (Sequence* s : running_)
-        if (!s->held() && s->prefilling()) prefills.push_back(s);
+        if (!s->held() && !s->yields && s->prefilling()) prefills.push_back(s);
     std::stable_sort(prefills.begin(), prefills.end(), [](const Sequence* a, const Sequence* b) {
         return std::make_tuple(a->computed == a->reused, a->job.priority, a->flow->tag, a->arrival) <
                std::make_tuple(b->computed == b->reused, b->job.priority, b->flow->tag, b->arrival);

@@ -18,6 +18,10 @@
 //            A flow with nothing running needs no free slot, unless it is ahead of all that run, nor
 //            does one that has less running for its weight than another that is ahead of it: it
 //            enters, up to twice slots_max, and others rest.
+// Beginning  while a sequence of a flow that is not ahead still makes its first `first_tokens`, no flow
+//            that has four times as much running for its weight takes rows, nor does batch: who asks
+//            little sees text as soon as if it were alone, and pays for it by its tag. Flows that have
+//            much the same running share iterations as ever; rest_max_ns holds here too.
 // Preempt    when a decoding sequence needs a block and none is free, the running sequence of the
 //            lowest class with the least work done gives its blocks back and waits, to be computed
 //            again; that may be the one that asked. The greatest always goes on, so all end.
@@ -55,6 +59,7 @@ struct SchedulerOptions {
     double itl_target_s = 0;     // of an iteration's decode rows; 0: none
     int64_t rest_max_ns = 1'000'000'000;
     double flow_lag_s = 2;  // as Flows
+    uint32_t first_tokens = 0;  // 0: no one waits for others' beginnings
 };
 
 struct Rows {
@@ -101,12 +106,14 @@ class Scheduler {
     const BlockPool& pool() const { return pool_; }
     const PrefixCache& prefixes() const { return prefixes_; }
     uint32_t blocks_free() const { return pool_.blocks_free() + prefixes_.unused(); }
+    bool yielding() const { return yielding_; }  // somebody takes no rows for another's beginning
     uint64_t preempted() const { return preempted_; }
     uint64_t copied() const { return copied_; }  // blocks that begin as a prompt went on
     uint64_t hit_tokens() const { return hit_tokens_; }        // not computed again
     uint64_t sought_tokens() const { return sought_tokens_; }  // of all that were admitted
 
   private:
+    void let_begin(int64_t now_ns);
     void admit(Plan& plan);
     Sequence* next() const;
     bool enters_above(const Sequence& sequence) const;
@@ -126,6 +133,7 @@ class Scheduler {
     Flows flows_;
     std::vector<Sequence*> running_;  // in order of admission
     std::vector<Sequence*> waiting_;  // by class, then arrival
+    bool yielding_ = false;
     uint64_t preempted_ = 0;
     uint64_t copied_ = 0;
     uint64_t hit_tokens_ = 0;

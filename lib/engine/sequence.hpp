@@ -71,7 +71,7 @@ struct Sequence {
     bool prefilling() const { return running && computed + 1 < tokens.size(); }
     bool held() const { return credit <= 0; }
     // Takes a row of the next iteration for its last token.
-    bool decodes() const { return running && !rests && !held() && !prefilling(); }
+    bool decodes() const { return running && !rests && !yields && !held() && !prefilling(); }
 
     Handle handle;
     Job job;
@@ -96,6 +96,7 @@ struct Sequence {
     Flow* flow = nullptr;          // from Scheduler::add() to remove()
     bool running = false;
     bool rests = false;      // keeps its blocks and takes no row: it is others' turn
+    bool yields = false;     // the same, for a prompt too: while another flow's answer begins
     int64_t turn_ns = 0;     // of its last row, as far as it could have had one
     bool admitted = false;   // has run before
     bool text_seen = false;  // some text was given out, by this attempt or by one before

@@ -73,12 +73,12 @@ void Asker::cancel(const std::string& id, const std::string& reason) {
         Message{Verb::cancel, id, to_meta(CancelMeta{at->second.attempt, reason}), {}});
 }
 
-void Asker::grant(const std::string& id, uint32_t credit) {
+void Asker::grant(const std::string& id, uint32_t credit, std::optional<double> tag) {
     const auto at = live_.find(id);
     if (at == live_.end() || credit == 0) return;
     (void)link_->send(
         at->second.peer,
-        Message{Verb::credit, id, to_meta(CreditMeta{at->second.attempt, credit, {}}), {}});
+        Message{Verb::credit, id, to_meta(CreditMeta{at->second.attempt, credit, tag}), {}});
 }
 
 void Asker::finish(const std::string& id, EndMeta meta) {

@@ -57,7 +57,8 @@ class Asker final : private LinkHandler {
     base::Result<void> follow(const std::string& id, const Envelope& envelope, std::string body);
     void cancel(const std::string& id,
                 const std::string& reason);  // of the live attempt; else nothing
-    void grant(const std::string& id, uint32_t credit);
+    // `tag`: the flow's as we have it now, where the peer cannot know it.
+    void grant(const std::string& id, uint32_t credit, std::optional<double> tag = {});
     size_t live() const { return live_.size(); }
     bool up() const { return link_->up(); }
     Link& link() { return *link_; }

@@ -272,3 +272,43 @@ TEST_CASE("no sequence starves when there are more than turns allow", "[flows]")
     b.steps(600);
     for (const auto h : all) CHECK(b.sink.answers[h].finished);
 }
+
+TEST_CASE("a flow with little running begins its answer as if it were alone beside a flood", "[flows]") {
+    const auto begin = [](uint32_t first_tokens, int flood, uint32_t tokens) {
+        Bench b;
+        b.options.slots_max = 8;
+        b.options.first_tokens = first_tokens;
+        b.open();
+        if (flood > 0) b.submit("flood", flood);
+        b.steps(30);
+        const auto start = b.clock.mono_ns();
+        const auto one = b.submit("quiet", 1);
+        for (int i = 0; i < 1000 && b.sink.answers[one[0]].ids.size() < tokens; ++i) b.engine->step();
+        return (b.clock.mono_ns() - start) / 1'000'000;
+    };
+    const auto alone = begin(8, 0, 8);
+    CHECK(begin(8, 8, 8) <= alone + 16 + 8);  // one iteration that was on its way, its prompt's chunk at most
+    CHECK(begin(0, 8, 8) >= 2 * alone);       // without it each token waits for eight others' rows
+    CHECK(begin(8, 2, 8) > alone + 8);        // who has not four times as much running does not wait
+}
+
+TEST_CASE("a flood gets its share beside one who begins all the time", "[flows]") {
+    Bench b;
+    b.options.slots_max = 8;
+    b.options.first_tokens = 16;
+    b.open();
+    const auto flood = b.submit("flood", 8, 1, 100'000);
+    b.steps(30);
+    const double before = b.cost(flood);
+    const auto start = b.clock.mono_ns();
+    double quiet = 0;
+    for (int n = 0; n < 40; ++n) {
+        const auto one = b.submit("quiet", 1, 1, 16);
+        for (int i = 0; i < 1000 && !b.sink.answers[one[0]].over(); ++i) b.engine->step();
+        quiet += b.sink.answers[one[0]].finished->cost_s;
+    }
+    const double elapsed = static_cast<double>(b.clock.mono_ns() - start) * 1e-9;
+    const double got = b.cost(flood) - before;
+    INFO(got << " of " << elapsed << " s, quiet " << quiet);
+    CHECK(got >= 0.4 * elapsed);
+}

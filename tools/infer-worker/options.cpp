@@ -73,6 +73,7 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     o.service.engine.slots_max = 16;
     o.service.engine.speculate_max = 8;
     o.service.engine.itl_target_ms = 200;
+    o.service.engine.first_tokens = 16;
     o.service.engine.prefill_slowdown = 1.7;
     o.service.engine.prefix_blocks = 1 << 22;  // as many as there are
     base::Cli cli("infer-worker", "run language models and answer generation requests");
@@ -112,6 +113,9 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
                    "who has rested for so long decodes before the others");
     serve.duration("--flow-lag", o.service.engine.flow_lag_ms,
                    "compute time that a flow may be behind or ahead of the others by the router's word");
+    serve.option("--first-tokens", o.service.engine.first_tokens,
+                 "of an answer that begins: flows with four times as much running wait for them; 0: none")
+        .range(0, 4096);
     serve.option("--nice", o.nice, "nice value of the compute threads").range(0, 19);
     serve.option("--curve-key", o.curve_key, "file with the CURVE secret key, for tcp");
     serve.option("--curve-server", o.curve_server, "the router's CURVE public key (with --router)");
