@@ -293,7 +293,7 @@ std::vector<std::string_view> methods_of(const Route& route) {
     return out;
 }
 
-std::string methods_of(const Route& route) {
+std::string allowed_of(const Route& route) {
     std::string allowed;
     for (const std::string_view method : methods_of(route)) {
         allowed += fmt::format("{}{}", allowed.empty() ? "" : ", ", method);
@@ -303,7 +303,7 @@ std::string methods_of(const Route& route) {
 }
 
 http::Response refuse_method(const Route& route, std::string_view request_id) {
-    const std::string allowed = methods_of(route);
+    const std::string allowed = allowed_of(route);
     ApiError error = ApiError::invalid(fmt::format("this path answers {} only", allowed));
     error.status = 405;
     http::Response response = error_response(error, request_id, route.dialect);
