@@ -124,6 +124,29 @@ std::optional<ApiError> check_schema(const messages::Request& request) {
     return ApiError::invalid(compiled.error().what);
 }
 
+bool wants_count(const App& app, const messages::Request& request) {
+    const auto rule = app.catalog->rule(request.model);
+    return rule && request.max_tokens <= rule->max_tokens;
+}
+
+Routed route_by_size(const App& app, const messages::Request& request, uint64_t counted) {
+    Routed out{app.catalog->find(request.model), app.catalog->below(request.model), request.model,
+               counted};
+    const auto rule = app.catalog->rule(request.model);
+    if (!rule) return out;
+    if (wants_count(app, request) && counted > 0 && counted <= rule->prompt_tokens) {
+        const auto small = app.catalog->find(rule->small);
+        const uint64_t tokens =
+            small && small->artifact ? chat::count_prompt(request, *small->artifact) : 0;
+        // Its tokenizer may need more of them, and its window may be the smaller one.
+        const bool fits = tokens > 0 && (small->context_tokens() == 0 ||
+                                         tokens + request.max_tokens <= small->context_tokens());
+        if (fits) out = {small, rule->small, request.model, tokens};
+    }
+    if (rule->say_model && out.model) out.said = out.model->row.name;
+    return out;
+}
+
 bool count_then(App& app, std::shared_ptr<const messages::Request> request,
                 std::shared_ptr<const model::Artifact> artifact,
                 std::function<void(uint64_t)> then) {

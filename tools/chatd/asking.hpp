@@ -44,6 +44,18 @@ inline messages::ParseOptions parse_options(const Exchange& exchange, bool newes
 // that takes long to compile is the worker's to judge.
 std::optional<messages::ApiError> check_schema(const messages::Request& request);
 
+// The model that answers: the one that was named, or an alias's small one (catalog.hpp).
+struct Routed {
+    std::shared_ptr<const Model> model;  // null: unknown
+    std::string below;                   // what it is called below
+    std::string said;                    // what the answer calls it
+    uint64_t prompt_tokens = 0;          // as this model counts; 0: not counted
+};
+// `counted`: as the named model counts, 0: not; without a count nothing is small.
+Routed route_by_size(const App& app, const messages::Request& request, uint64_t counted);
+// Whether it depends on the count.
+bool wants_count(const App& app, const messages::Request& request);
+
 // Calls `then` with the exact count, now or after the helper thread has counted; 0 when it cannot be
 // told because the artifact is not there. False: too many wait to be counted.
 bool count_then(App& app, std::shared_ptr<const messages::Request> request,

@@ -100,13 +100,17 @@ class BatchRunner::Item final : public chat::AnswerHost, public std::enable_shar
         if (auto error = check_schema(*parsed)) return errored(*error);
         if (app_.cannot_ask()) return again(false);
         const auto request = std::make_shared<const messages::Request>(std::move(*parsed));
-        const auto model = app_.catalog->find(request->model);
+        const auto named = app_.catalog->find(request->model);
+        const bool counts = named && named->artifact && wants_count(app_, *request) &&
+                            text_bytes(*request) <= kCountOnLoopMax;
+        const Routed routed = route_by_size(
+            app_, *request, counts ? chat::count_prompt(*request, *named->artifact) : 0);
+        const auto& model = routed.model;
         Ask ask;
         ask.id = new_message_id();
-        ask.model = request->model;
+        ask.model = routed.said;
         ask.body = row_.params;
-        if (const std::string below = app_.catalog->below(request->model); below != request->model)
-            ask.body = chat::with_model(ask.body, below);
+        if (routed.below != request->model) ask.body = chat::with_model(ask.body, routed.below);
         ask.max_tokens = request->max_tokens;
         ask.stream = false;
         ask.seed = draw_seed();

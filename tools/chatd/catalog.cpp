@@ -1,5 +1,7 @@
 #include "catalog.hpp"
 
+#include <simdjson.h>
+
 #include <algorithm>
 
 #include "base/file.hpp"
@@ -38,6 +40,8 @@ void Catalog::refresh(store::Reader& reader) {
         const auto target = names.find(alias.target);
         if (target == names.end() || names.count(alias.name)) continue;
         names[alias.name] = {alias.name, target->second.model, target->second.created_ms};
+        if (const auto rule = size_rule_of(alias.rule))
+            names[alias.name].rule = std::make_shared<const SizeRule>(*rule);
     }
     names_ = std::move(names);
 }
@@ -48,6 +52,27 @@ std::shared_ptr<const Model> Catalog::find(std::string_view name) const {
     if (wildcard_.empty()) return nullptr;
     const auto any = names_.find(wildcard_);
     return any == names_.end() ? nullptr : any->second.model;
+}
+
+std::optional<SizeRule> size_rule_of(const std::string& json) {
+    simdjson::dom::parser parser;
+    simdjson::dom::object size;
+    if (parser.parse(json)["size"].get(size)) return std::nullopt;
+    SizeRule rule;
+    std::string_view text;
+    if (size["small"].get(text) || text.empty()) return std::nullopt;
+    rule.small = text;
+    if (size["prompt_tokens"].get(rule.prompt_tokens)) return std::nullopt;
+    if (size["max_tokens"].get(rule.max_tokens)) return std::nullopt;
+    if (!size["say"].get(text)) rule.say_model = text == "model";
+    return rule;
+}
+
+std::shared_ptr<const SizeRule> Catalog::rule(std::string_view name) const {
+    auto found = names_.find(name);
+    if (found == names_.end() && !wildcard_.empty()) found = names_.find(wildcard_);
+    if (found == names_.end() || !found->second.rule) return nullptr;
+    return names_.contains(found->second.rule->small) ? found->second.rule : nullptr;
 }
 
 std::string Catalog::below(std::string_view name) const {

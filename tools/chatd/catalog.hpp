@@ -22,10 +22,22 @@ struct Model {
     uint64_t context_tokens() const { return row.context; }
 };
 
+// Routing by size, of an alias's rule: what is small goes to `small`, all else to the alias's own model.
+struct SizeRule {
+    std::string small;
+    uint64_t prompt_tokens = 0;  // at most, as the alias's own model counts
+    uint64_t max_tokens = 0;     // at most, of the request
+    bool say_model = false;      // the answer's `model` is the one that was chosen, not the alias
+};
+// {"size":{"small":"NAME","prompt_tokens":512,"max_tokens":256,"say":"alias"}}; nullopt: no such rule in it,
+// or one that cannot be read.
+std::optional<SizeRule> size_rule_of(const std::string& json);
+
 struct Named {
     std::string id;  // model or alias name
     std::shared_ptr<const Model> model;
     int64_t created_ms = 0;
+    std::shared_ptr<const SizeRule> rule;  // null: none
 };
 
 class Catalog {
@@ -38,6 +50,8 @@ class Catalog {
     bool empty() const { return names_.empty(); }
     // By model name, alias, or, where set, the wildcard; null: unknown.
     std::shared_ptr<const Model> find(std::string_view name) const;
+    // Of an alias (or of the wildcard's); null: none, or its small model is unknown.
+    std::shared_ptr<const SizeRule> rule(std::string_view name) const;
     // The name to say below for what a client said: itself, or the wildcard's.
     std::string below(std::string_view name) const;
     std::vector<Named> list() const;  // newest first, aliases after models of the same age

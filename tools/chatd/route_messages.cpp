@@ -288,6 +288,7 @@ struct Pending {
     ExchangePtr exchange;
     std::shared_ptr<const messages::Request> request;
     std::shared_ptr<const Model> model;
+    std::string below, said;  // its names there and here
     Wanted wanted;
     uint64_t counted = 0;  // 0: not
     std::optional<IdemKey> key;
@@ -303,10 +304,9 @@ void begin(const std::shared_ptr<Pending>& pending) {
     const uint64_t window = pending->model->context_tokens();
     Ask ask;
     ask.id = new_message_id();
-    ask.model = request.model;
+    ask.model = pending->said;
     ask.body = std::move(exchange->request.body);
-    if (const std::string below = app.catalog->below(request.model); below != request.model)
-        ask.body = chat::with_model(ask.body, below);
+    if (pending->below != request.model) ask.body = chat::with_model(ask.body, pending->below);
     ask.prompt_tokens = pending->counted > 0 ? pending->counted : text_bytes(request) / 3;
     ask.max_tokens = window > 0 ? std::min(request.max_tokens, window) : request.max_tokens;
     ask.stream = request.stream;
@@ -314,7 +314,7 @@ void begin(const std::shared_ptr<Pending>& pending) {
     ask.sampling = pending->wanted.sampling;
     const store::Ulid end_user = end_user_of(exchange->caller, request);
     auto admitted =
-        app.gate->admit(*exchange, end_user, ask.model, ask.prompt_tokens, ask.max_tokens);
+        app.gate->admit(*exchange, end_user, pending->below, ask.prompt_tokens, ask.max_tokens);
     if (!admitted) return exchange->error(admitted.error());
     const auto go = [pending, end_user, ticket = std::move(*admitted), ask]() mutable {
         const ExchangePtr& exchange = pending->exchange;
@@ -348,12 +348,15 @@ void ask(const ExchangePtr& exchange, const std::shared_ptr<const messages::Requ
     pending->exchange = exchange;
     pending->request = request;
     pending->wanted = wanted;
-    pending->counted = counted;
-    pending->model = app.catalog->find(request->model);
-    if (!pending->model) return exchange->error(ApiError::unknown_model(request->model));
+    Routed routed = route_by_size(app, *request, counted);
+    if (!routed.model) return exchange->error(ApiError::unknown_model(request->model));
+    pending->model = std::move(routed.model);
+    pending->below = std::move(routed.below);
+    pending->said = std::move(routed.said);
+    pending->counted = routed.prompt_tokens;
     const uint64_t window = pending->model->context_tokens();
-    if (counted > 0 && window > 0 && counted >= window)
-        return exchange->error(ApiError::prompt_too_long(counted, window - 1));
+    if (pending->counted > 0 && window > 0 && pending->counted >= window)
+        return exchange->error(ApiError::prompt_too_long(pending->counted, window - 1));
     // Keys are the Messages API's: what is kept is in its words.
     if (exchange->dialect == Dialect::openai) return begin(pending);
     auto key = idem_key_of(*exchange, request->stream);
@@ -371,7 +374,7 @@ void count_and_ask(const ExchangePtr& exchange,
     // A token is at least one byte: a text with fewer bytes than the window has tokens fits, uncounted.
     // Limits want the number.
     const bool fits =
-        !app.gate->counts_input(*exchange) &&
+        !app.gate->counts_input(*exchange) && !wants_count(app, *request) &&
         (model->context_tokens() == 0 ||
          text_bytes(*request) + 16 * request->turns.size() + 64 < model->context_tokens());
     if (fits) return ask(exchange, request, wanted, 0);

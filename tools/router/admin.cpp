@@ -176,6 +176,7 @@ int list_aliases(const Options& o) {
             std::string out;
             base::JsonWriter w(out);
             w.object().field("name", row.name).field("target", row.target);
+            w.key("rule").raw(row.rule.empty() ? "{}" : row.rule);
             w.field("updated_at", base::rfc3339(row.updated_ms)).end();
             return out;
         },
@@ -193,6 +194,13 @@ int set_alias(const Options& o) {
     store::AliasSet command;
     command.name = o.name;
     command.target = o.target;
+    if (!o.small.empty()) {
+        command.rule.clear();
+        base::JsonWriter w(command.rule);
+        w.object().key("size").object().field("small", o.small);
+        w.field("prompt_tokens", o.small_prompt_tokens).field("max_tokens", o.small_max_tokens);
+        w.field("say", o.say).end().end();
+    }
     auto reply = (*client)->call(command.json(), kWaitMs);
     if (!reply) return base::report("router", reply.error());
     if (!reply->ok()) return base::report("router", *reply->error);

@@ -76,6 +76,12 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     auto show = key.verb("show", "print the public key of a secret one");
     show.option("FILE", o.key_file, "the secret key's file").required();
     show.flag("--json", o.json, "one JSON object");
+    set.option("--small", o.small, "a model for requests that are small; '' for none");
+    set.option("--small-prompt", o.small_prompt_tokens,
+               "tokens of a small request's prompt at most");
+    set.option("--small-answer", o.small_max_tokens, "max_tokens of a small request at most");
+    set.option("--say", o.say, "the answer's model: 'alias' or the chosen 'model'")
+        .choices({"alias", "model"});
     auto simulate = cli.verb("simulate", "the scheduler under a virtual clock, from a scenario");
     simulate.option("SCENARIO", o.scenario, "JSON Lines; '-' is stdin").required();
     simulate.option("--trace", o.trace, "JSON Lines of requests, beside the scenario");

@@ -21,6 +21,9 @@ struct Options {
     bool json = false, watch = false;
     std::string name, target;
     std::string key_file;  // key
+    std::string small;  // alias set: the model for what is small; "": no rule
+    uint64_t small_prompt_tokens = 512, small_max_tokens = 256;
+    std::string say = "alias";
     // simulate
     std::string scenario, trace, svg;
     uint64_t seed = 0;   // 0: the scenario's
