@@ -7,6 +7,7 @@
 #   tests/long.sh kill [ROUNDS]    the kill and fail-closed tests ROUNDS times (50)
 #   tests/long.sh crash [ROUNDS]   what a power cut leaves of the store after each of its writes (60)
 #   tests/long.sh handover [KILLS] KILLS workers killed under 16 live greedy streams, each text compared (50)
+#   tests/long.sh schemathesis [EXAMPLES]   requests made from /openapi.json, EXAMPLES for each path (200)
 #   tests/long.sh soak_simulated [REQUESTS]   requests and cancels through one simulated worker (100000)
 #   tests/long.sh soak_real [REQUESTS]        the same with the model (2000)
 set -u
@@ -47,6 +48,18 @@ soak() {
     PARLEY_MODEL=$(model_path) PARLEY_BUILD=$(build_dir) python3 "$tests/soak.py" "$@"
 }
 
+from_openapi() {
+    build_tools
+    local venv
+    venv=$(build_dir)/clients/schemathesis
+    if [ ! -f "$venv/.done" ]; then
+        python3 -m venv --clear "$venv" >&2 || return 1
+        "$venv/bin/pip" install --quiet --disable-pip-version-check 'schemathesis>=4,<5' >&2 || return 1
+        touch "$venv/.done"
+    fi
+    PARLEY_BUILD=$(build_dir) python3 "$tests/schemathesis_run.py" "$venv/bin/schemathesis" "$1"
+}
+
 need_packages "${parley_packages[@]}" clang libclang-rt-14-dev
 fetch_model
 case ${1:-all} in
@@ -55,9 +68,10 @@ case ${1:-all} in
     kill) kill_rounds "${2:-50}" ;;
     handover) handover "${2:-50}" ;;
     crash) crash "${2:-60}" ;;
+    schemathesis) from_openapi "${2:-200}" ;;
     soak_simulated | soak_real) soak "${1#soak_}" ${2:+"$2"} ;;
     all)
-        sanitize asan && sanitize tsan && bash "$tests/fuzz/run.sh" 600 && kill_rounds 50 && handover 50 && crash 60 &&
+        sanitize asan && sanitize tsan && bash "$tests/fuzz/run.sh" 600 && kill_rounds 50 && handover 50 && crash 60 && from_openapi 200 &&
             soak simulated && soak real
         ;;
     --help) sed -n '2,12s/^# \{0,1\}//p' "$0" ;;
