@@ -123,6 +123,7 @@ Handler find_handler(std::string_view command) {
         {"batch_cancel", do_batch_cancel},
         {"batch_delete", do_batch_delete},
         {"user_erase", do_user_erase},
+        {"conversation_import", do_conversation_import},
         {"gc", do_gc},
     };
     for (const auto& [name, handler] : kHandlers) {

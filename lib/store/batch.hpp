@@ -72,6 +72,12 @@ class Batch {
         return ids_.next();
     }
 
+    // Ids drawn from now on are above this one, which came from elsewhere.
+    void raise_ids(const Ulid& id) {
+        drew_id = true;
+        ids_.raise_to(id);
+    }
+
     // The change log, and the feed of `user` where there is one. `members` as in Said.
     Result<void> change(std::string_view type, const std::optional<Ulid>& org,
                         const std::optional<Ulid>& user, std::string_view members);
@@ -178,6 +184,8 @@ struct MessageBatchRow;
 Result<void> erase_batch(Batch&, const MessageBatchRow&);
 // writer_erase.cpp
 Step do_user_erase(Batch&, Fields&);
+// writer_import.cpp
+Step do_conversation_import(Batch&, Fields&);
 // writer_gc.cpp
 Step do_gc(Batch&, Fields&);
 

@@ -298,7 +298,7 @@ class Scrub {
         if (row.role != "assistant") return;
         if (row.status == "streaming" && !has(Table::stream, row.id.view()))
             bad(Table::msg, key, "runs without a stream");
-        if (row.status != "done") return;
+        if (row.status != "done" || row.imported) return;
         if (const uint32_t rows = final_rows_[row.id]; rows != 1)
             bad(Table::msg, key, fmt::format("done answer with {} usage rows", rows));
         if (const uint32_t rows = done_changes_[row.id]; rows != 1)

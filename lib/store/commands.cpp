@@ -237,6 +237,28 @@ std::string IdemFree::json() const {
         .text("owner", owner)
         .done();
 }
+std::string ConversationImport::json() const {
+    Body body("conversation_import");
+    body.id("org", kOrg, org).id("user", kUser, user).id("conversation", kConv, conv);
+    body.need("user_name", user_name).text("title", title).text("model", model);
+    body.raw("system", system).raw("metadata", metadata);
+    body.number("created_ms", created_ms).number("updated_ms", updated_ms);
+    body.number("archived", archived).number("pinned", pinned).number("last", last);
+    if (head) body.id("head", kMsg, *head);
+    base::JsonWriter& w = body.writer();
+    w.key("messages").array();
+    for (const Message& message : messages) {
+        w.object().field("id", show_id(kMsg, message.id));
+        if (message.parent) w.field("parent", show_id(kMsg, *message.parent));
+        w.field("role", message.role).field("status", message.status);
+        w.field("stop_reason", message.stop_reason).field("model", message.model);
+        w.key("content").raw(message.content);
+        if (message.usage != "null") w.key("usage").raw(message.usage);
+        w.field("token_count", message.token_count).field("created_ms", message.created_ms).end();
+    }
+    w.end();
+    return body.done();
+}
 std::string UserErase::json() const {
     return Body("user_erase").id("org", kOrg, org).id("user", kUser, user).done();
 }

@@ -261,6 +261,33 @@ struct IdemFree {
     std::string json() const;
 };
 
+// A conversation had elsewhere, or a piece of one: rows that are there already stay as they are, so that it
+// may be said again. Messages in order, each after its parent, with ids above it; statuses are final ones.
+// → {"created":bool,"messages":n}, n of them new. conflict/exists: the id is another user's; conflict/trash;
+// invalid/future: a message of a later time than now.
+struct ConversationImport {
+    struct Message {
+        Ulid id;
+        std::optional<Ulid> parent = {};
+        std::string role, status = "done", stop_reason = {}, model = {};
+        std::string content = {};    // raw JSON array of blocks
+        std::string usage = "null";  // raw JSON
+        uint64_t token_count = 0;
+        int64_t created_ms = 0;
+        std::string source_id = {}, source_parent = {};  // of the file; not said
+    };
+    Ulid org, user, conv;
+    std::string user_name;  // must hash to `user`
+    std::string title = {}, model = {}, system = "null", metadata = "{}";
+    int64_t created_ms = 0, updated_ms = 0;
+    bool archived = false, pinned = false;
+    std::optional<Ulid> head = {};
+    std::vector<Message> messages = {};
+    bool last = true;                              // the piece after which the whole is there
+    std::string source_id = {}, source_head = {};  // of the file; not said
+    std::string json() const;
+};
+
 // Takes away a slice of all that the user has; to be said again until "done", which destroys the user's
 // key. → {"done":bool,"conversations":n,"plain_rows":n} of this slice; plain_rows counts conversations that
 // were never sealed (a store from before): their text stays in freed pages until those are used again.

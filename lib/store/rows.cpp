@@ -189,7 +189,9 @@ std::string to_json(const MessageRow& row) {
     w.field("stop_reason", row.stop_reason).field("model", row.model);
     w.key("content").raw(row.content).key("usage").raw(row.usage).key("error").raw(row.error);
     w.field("token_count", row.token_count).field("created_ms", row.created_ms);
-    w.field("finished_ms", row.finished_ms).end();
+    w.field("finished_ms", row.finished_ms);
+    if (row.imported) w.field("imported", true);
+    w.end();
     return out;
 }
 template <>
@@ -203,7 +205,7 @@ Result<MessageRow> from_json(std::string_view json) {
     f.text("stop_reason", row.stop_reason).text("model", row.model);
     f.raw("content", row.content, RawKind::array).raw("usage", row.usage).raw("error", row.error);
     f.number("token_count", row.token_count).number("created_ms", row.created_ms);
-    f.number("finished_ms", row.finished_ms);
+    f.number("finished_ms", row.finished_ms).flag("imported", row.imported);
     return finish(f, std::move(row));
 }
 

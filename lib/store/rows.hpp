@@ -109,6 +109,7 @@ struct MessageRow {
     uint64_t token_count = 0;    // output tokens of an answer
     int64_t created_ms = 0;
     int64_t finished_ms = 0;
+    bool imported = false;  // made elsewhere: no usage row, no change of its own
 };
 
 // One answer being made; gone 24 h after its end, the message row stays.

@@ -124,6 +124,13 @@ const std::vector<Route>& table() {
          false,
          "",
          get_usage},
+        {"export",
+         {"v1", "export"},
+         {Served("GET", "All conversations of the caller, as JSON Lines.")
+              .as("application/x-jsonl")},
+         false,
+         "conversations",
+         get_export},
         {"my_data",
          {"v1", "me", "data"},
          {Served("DELETE", "Erases all that the caller has written, for good.")},

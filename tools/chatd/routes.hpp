@@ -109,5 +109,6 @@ void end_all_sessions(const ExchangePtr&);  // of the user, everywhere
 void get_me(const ExchangePtr&);
 void get_usage(const ExchangePtr&);
 void erase_my_data(const ExchangePtr&);
+void get_export(const ExchangePtr&);
 
 }  // namespace parley::chatd

@@ -14,6 +14,7 @@ int main(int argc, char** argv) {
     if (parsed.is("notify")) return convstore::notify(*options);
     if (parsed.is("search")) return convstore::search(*options);
     if (parsed.is("export")) return convstore::export_rows(*options);
+    if (parsed.is("import")) return convstore::import(*options);
     if (parsed.is("backup")) return convstore::backup(*options);
     if (parsed.is("check")) return convstore::check(*options);
     if (parsed.is("org", "create")) return convstore::org_create(*options);

@@ -129,6 +129,17 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     auto dump = cli.verb("export", "print all rows as JSON Lines");
     store(dump, o);
     dump.option("--table", o.tables, "only this table; may be given again");
+    dump.option("--org", o.org, "the conversations of one user of this org instead");
+    dump.option("--user", o.user, "that user's name");
+    dump.option("--format", o.format, "as JSON Lines, which import takes, or to be read")
+        .choices({"jsonl", "markdown"});
+
+    auto import = cli.verb("import", "bring in an export of ours, of ChatGPT or of Claude");
+    admin(import, o);
+    import.option("FILE", o.file, "JSON Lines of export, or conversations.json").required();
+    import.option("--org", o.org, "name or id of the org").required();
+    import.option("--user", o.user, "the user whose conversations they become").required();
+    import.size("--file-bytes-max", o.file_bytes_max, "size of the file at most; it is held in memory");
 
     auto backup = cli.verb("backup", "copy the store while it runs, and verify the copy");
     store(backup, o);

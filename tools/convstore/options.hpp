@@ -17,7 +17,8 @@ struct Options {
     store::ServerOptions server;
     int64_t lock_wait_ms = 5000;
     // get, export, check, backup
-    std::string table, key, store_dir, keys_dir, dir;
+    std::string table, key, store_dir, keys_dir, dir, file, format = "jsonl";
+    uint64_t file_bytes_max = 1ull << 30;
     std::vector<std::string> tables;
     bool json = false;
     uint32_t findings_max = 100;
@@ -64,6 +65,8 @@ int index(const Options& options);
 int search(const Options& options);
 int notify(const Options& options);
 int export_rows(const Options& options);
+base::Result<void> export_user(const Options& options);
+int import(const Options& options);
 int backup(const Options& options);
 int check(const Options& options);
 int org_create(const Options& options);

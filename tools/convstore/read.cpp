@@ -387,7 +387,7 @@ int tail(const Options& o) {
     const auto signals = base::SignalFd::block({SIGTERM, SIGINT});
     return done(print_changes(o, signals));
 }
-int export_rows(const Options& o) { return done(export_all(o)); }
+int export_rows(const Options& o) { return done(o.org.empty() ? export_all(o) : export_user(o)); }
 int backup(const Options& o) { return done(back_up(o)); }
 int check(const Options& o) { return done(check_it(o)); }
 
