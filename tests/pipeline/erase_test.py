@@ -93,6 +93,40 @@ def test_convstore_erases_and_says_what_it_did():
     assert changes.count('"user.erased"') == 2 and SECRET not in changes
 
 
+def test_what_is_exported_over_http_comes_in_again():
+    talk("dora")
+    connection = http.client.HTTPConnection(pipeline.host, pipeline.port, timeout=60)
+    connection.request("GET", "/v1/export", None, {"x-api-key": pipeline.key, "x-user-id": "dora"})
+    response = connection.getresponse()
+    text = response.read().decode()
+    connection.close()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert response.status == 200 and [line["type"] for line in lines] == ["export", "conversation", "message", "message", "end"], text
+    path = os.path.join(pipeline.state, "dora.jsonl")
+    with open(path, "w") as file:
+        file.write(text)
+    org = json.loads(convstore("org", "list", "--json")[1].splitlines()[0])["name"]
+    code, out, err = convstore("export", "--org", org, "--user", "dora")
+    assert code == 0 and out == text, err
+    code, out, err = convstore("import", path, "--org", org, "--user", "eve", "--json")
+    assert code == 0 and json.loads(out) == {"conversations": 1, "created": 1, "messages": 2, "left_out": 0}, (out, err)
+    code, out, err = convstore("import", path, "--org", org, "--user", "eve")
+    assert code == 0 and "0 new; 0 new messages" in out, (out, err)
+    listed = call("GET", "/v1/conversations", "eve")[1]["data"]
+    assert len(listed) == 1 and listed[0]["title"] == SECRET and listed[0]["message_count"] == 2, listed
+    status, sent = call("POST", f"/v1/conversations/{listed[0]['id']}/messages", "eve", {"content": "Go on.", "stream": False, "max_tokens": 4})
+    assert status == 200, sent
+    code, out, err = convstore("export", "--org", org, "--user", "eve", "--format", "markdown")
+    assert code == 0 and out.startswith(f"# {SECRET}\n") and f"Say {SECRET}." in out and "Go on." in out, out
+    with open(path, "w") as file:
+        file.write(text[:-40])
+    code, out, err = convstore("import", path, "--org", org, "--user", "eve")
+    assert code == 65 and ("cut" in err or "line" in err), (code, err)
+    code, out, err = convstore("check")
+    assert code == 0, out + err
+    os.remove(path)
+
+
 if __name__ == "__main__":
     with Pipeline() as pipeline:
         run_tests(globals())
