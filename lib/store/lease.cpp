@@ -83,8 +83,19 @@ Result<Held> read_held(const std::string& path) {
 }  // namespace
 
 Result<void> Lease::write(int64_t until_ms) {
-    return base::write_file(
-        path_, fmt::format("{} {} {} {}\n", epoch_, until_ms, this_boot(), ::getpid()), 0600);
+    // Not synced: after a crash of the machine no holder lives, and a busy disk must not cost the lease.
+    const std::string fresh = fmt::format("{}.new", path_);
+    const std::string text =
+        fmt::format("{} {} {} {}\n", epoch_, until_ms, this_boot(), ::getpid());
+    const int fd = ::open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    const bool put = fd >= 0 && ::write(fd, text.data(), text.size()) ==
+                                    static_cast<ssize_t>(text.size());
+    const int number = errno;
+    if (fd >= 0) ::close(fd);
+    if (!put) return fail(base::errno_error(number, fmt::format("cannot write '{}'", fresh)));
+    if (::rename(fresh.c_str(), path_.c_str()) != 0)
+        return fail(base::errno_error(errno, fmt::format("cannot replace '{}'", path_)));
+    return {};
 }
 
 void Lease::hold_alive() {

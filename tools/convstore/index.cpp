@@ -99,7 +99,9 @@ Result<void> run_index(const Options& o) {
         options.changes_endpoint = o.server.changes_endpoint.empty() ? o.places().changes_endpoint()
                                                                      : o.server.changes_endpoint;
     auto indexer = search::Indexer::open(options);
-    while (!indexer && indexer.error().code == Errc::unavailable && !o.once) {
+    // No store yet; or one who was overtaken still has the index open, for as long as a sync takes.
+    while (!indexer && !o.once &&
+           (indexer.error().code == Errc::unavailable || indexer.error().code == Errc::conflict)) {
         if (told_to_stop(signals)) return {};
         if (auto held = lease->renew(); !held) return held;
         nap(200);
