@@ -4,6 +4,8 @@
 //           by guard(); a holder whose process has died is noticed at once (it held a file lock), one that
 //           has stopped after its time to live. Who was overtaken meets a higher epoch in guard() and may
 //           not go on: what guard() runs is run by the present holder only.
+// Limit     a process that is stopped (not killed) in the moment of guard()'s work keeps the lease until it is
+//           continued or killed: nobody could take its half-done work out of its hands.
 // Files     PATH, PATH.lock (held for moments), PATH.alive (held while the holder lives). Local disk.
 // Errors    Errc::conflict   another has taken over; say so and end, or try_take() again
 // Threads   one.

@@ -169,6 +169,11 @@ try:
     first.wait()
     run("org", "create", "handed-on")
     check("when the first dies the second goes on at once", reaches(len(whole) + 1, 1.5), lines_in())
+    last = json.loads(run("tail").stdout.splitlines()[-1])["seq"]
+    end = time.monotonic() + 10
+    while int(open(cursor).read().split()[0]) < last and time.monotonic() < end:
+        time.sleep(0.01)
+    time.sleep(0.3)  # it is between two pieces of work now: see lease.hpp, Limit
     second.send_signal(signal.SIGSTOP)
     third = follow()
     run("org", "create", "handed-on-again")
