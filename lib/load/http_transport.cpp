@@ -149,6 +149,8 @@ class HttpTransport final : public Transport {
             "2023-06-01\r\n",
             url.base, host, url.port, PARLEY_VERSION);
         if (!options_.api_key.empty()) head_ += "x-api-key: " + options_.api_key + "\r\n";
+        if (options_.ttft_deadline_ms > 0)
+            head_ += fmt::format("x-slo-ttft-ms: {}\r\n", options_.ttft_deadline_ms);
         if (options_.timestamps) head_ += "x-parley-timestamps: 1\r\n";
         name_ = fmt::format("{}:{}", host, url.port);
         connections_.reserve(options_.slots);

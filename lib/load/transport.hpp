@@ -56,6 +56,7 @@ class Transport {
 struct HttpOptions {
     std::string url = {};      // http://HOST:PORT[/base]
     std::string api_key = {};  // empty: none is sent
+    int64_t ttft_deadline_ms = 0;  // sent as x-slo-ttft-ms; 0: none is
     bool timestamps = false;   // ask chatd for the worker's time stamps (comment lines)
     uint32_t slots = 1;
     int64_t connect_timeout_ms = 5000;

@@ -27,6 +27,7 @@ struct Flags {
     uint64_t seed = 1, requests = 0, warmup_requests = 0;
     int64_t duration_ms = 0, warmup_ms = 0, drain_ms = 30'000, pause_ms = 100;
     int64_t connect_ms = 5000, read_ms = 60'000, request_ms = 600'000;
+    bool slo_header = false;
     int64_t slo_ttft_ms = 0, slo_itl_ms = 0, slo_tpot_ms = 0, slo_e2el_ms = 0;
     bool shuffle = false, chain_overhead = false, json = false;
 };
@@ -75,6 +76,7 @@ void declare(base::Verb verb, Flags& f) {
         .duration("--slo-tpot", f.slo_tpot_ms,
                   "objective: mean time per output token after the first")
         .duration("--slo-e2el", f.slo_e2el_ms, "objective: whole answer")
+        .flag("--slo-header", f.slo_header, "with --url: tell the server --slo-ttft, as x-slo-ttft-ms")
         .option("--fail-below", f.fail_below,
                 "exit 1 when goodput (requests/s within the objectives) is lower");
     verb.flag("--chain-overhead", f.chain_overhead,
@@ -115,6 +117,8 @@ Result<void> check(const Flags& f) {
     if (f.connect_ms < 1 || f.read_ms < 1 || f.request_ms < 1)
         return usage("a timeout of 0 would fail every request");
     const bool slo = f.slo_ttft_ms || f.slo_itl_ms || f.slo_tpot_ms || f.slo_e2el_ms;
+    if (f.slo_header && (f.slo_ttft_ms == 0 || !f.endpoint.empty()))
+        return usage("--slo-header needs --slo-ttft, and --url");
     if (f.fail_below != 0 && !slo)
         return usage("--fail-below needs an objective: --slo-ttft, --slo-itl, …");
     if (!std::isfinite(f.fail_below) || f.fail_below < 0)
@@ -162,6 +166,7 @@ Result<Options> parse_options(int argc, const char* const* argv) {
         if (!key) return base::fail(key.error());
         out.http.url = out.target;
         out.http.api_key = *key;
+        if (f.slo_header) out.http.ttft_deadline_ms = f.slo_ttft_ms;
         out.http.timestamps = f.chain_overhead;
         out.http.slots = out.run.slots();
         out.http.connect_timeout_ms = f.connect_ms;
