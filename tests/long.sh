@@ -10,6 +10,7 @@
 #   tests/long.sh schemathesis [EXAMPLES]   requests made from /openapi.json, EXAMPLES for each path (200)
 #   tests/long.sh soak_simulated [REQUESTS]   requests and cancels through one simulated worker (100000)
 #   tests/long.sh soak_real [REQUESTS]        the same with the model (2000)
+#   tests/long.sh rollouts [RUNS]  made-up rollouts of each kind, good and bad (1000)
 set -u
 . "$(dirname "${BASH_SOURCE[0]}")/../examples/common.sh"
 tests=$parley_root/tests
@@ -69,6 +70,7 @@ case ${1:-all} in
     handover) handover "${2:-50}" ;;
     crash) crash "${2:-60}" ;;
     schemathesis) from_openapi "${2:-200}" ;;
+    rollouts) build_tools && ninja -C "$(build_dir)" rollout_test >&2 && PARLEY_ROLLOUTS=${2:-1000} "$(build_dir)/bin/rollout_test" ;;
     soak_simulated | soak_real) soak "${1#soak_}" ${2:+"$2"} ;;
     all)
         sanitize asan && sanitize tsan && bash "$tests/fuzz/run.sh" 600 && kill_rounds 50 && handover 50 && crash 60 && from_openapi 200 &&

@@ -83,7 +83,11 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     set.option("--say", o.say, "the answer's model: 'alias' or the chosen 'model'")
         .choices({"alias", "model"});
     auto simulate = cli.verb("simulate", "the scheduler under a virtual clock, from a scenario");
-    simulate.option("SCENARIO", o.scenario, "JSON Lines; '-' is stdin").required();
+    simulate.option("SCENARIO", o.scenario, "JSON Lines; '-' is stdin");
+    simulate
+        .option("--rollouts", o.rollouts,
+                "instead of a scenario: so many made-up rollouts of each kind, good and bad")
+        .range(0, 1'000'000);
     simulate.option("--trace", o.trace, "JSON Lines of requests, beside the scenario");
     simulate.option("--seed", o.seed, "of the random numbers; 0: the scenario's");
     simulate.option("--seconds", o.seconds, "how long; 0: the scenario's").range(0, 86'400);

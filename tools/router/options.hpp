@@ -30,6 +30,7 @@ struct Options {
     double seconds = 0;  // 0: the scenario's
     double load = 1;     // times the rates of open loops
     bool no_predict = false;
+    uint32_t rollouts = 0;  // trials of each kind, instead of a scenario
 };
 
 base::Result<Options> parse_options(int argc, const char* const* argv);

@@ -6,6 +6,7 @@
 #include "base/file.hpp"
 #include "dispatch/simulation.hpp"
 #include "options.hpp"
+#include "rollout/trial.hpp"
 
 namespace parley::router {
 
@@ -21,6 +22,18 @@ base::Result<std::string> read(const std::string& path) {
 }  // namespace
 
 int run_simulation(const Options& o) {
+    if (o.rollouts > 0) {
+        std::vector<rollout::TrialRow> rows;
+        for (const auto& fault : rollout::faults())
+            rows.push_back(
+                rollout::try_rollouts(fault, {}, o.rollouts, o.seed == 0 ? 1 : o.seed));
+        const std::string out = rollout::table(rows);
+        std::fwrite(out.data(), 1, out.size(), stdout);
+        return 0;
+    }
+    if (o.scenario.empty())
+        return base::report("router", {base::Errc::usage,
+                                       "simulate: name a SCENARIO, or a number with --rollouts"});
     auto text = read(o.scenario);
     if (!text) return base::report("router", text.error());
     if (!o.trace.empty()) {
