@@ -76,6 +76,15 @@ void Exchange::begin_lines() {
     writer->start(200, headers);
 }
 
+bool Exchange::upgrade(HeaderList headers, std::function<void(std::string_view)> on_bytes) {
+    headers.emplace_back("request-id", request_id);
+    headers.emplace_back("x-request-id", request_id);
+    headers.insert(headers.end(), more_headers.begin(), more_headers.end());
+    if (!writer->upgrade(std::move(headers), std::move(on_bytes))) return false;
+    status_ = 101;
+    return true;
+}
+
 void Exchange::end() {
     writer->finish();
     log(status_);

@@ -4,6 +4,7 @@
 // Threads  the loop's.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -39,6 +40,8 @@ class Exchange {
     // 200 and the headers of an event stream.
     void begin_sse();
     void begin_lines();  // 200 and the headers of JSON lines
+    // 101; see http/server.hpp. end() and gone() as ever.
+    bool upgrade(HeaderList headers, std::function<void(std::string_view)> on_bytes);
     void end();
     void gone();  // the client left before its answer's end
     void note(std::string key, double value) { notes_.emplace_back(std::move(key), value); }

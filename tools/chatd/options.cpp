@@ -91,6 +91,14 @@ void declare(base::Cli& cli, Options& o) {
                   "how long the one-time login link of a start is good; 0 makes none")
         .duration("--events-window", o.events_window_ms,
                   "how far back a device's feed is followed; below convstore's --feed-ttl");
+    serve.size("--ws-message-max", o.ws_message_max, "largest message of a WebSocket; over it 1009")
+        .size("--ws-queue", o.ws_queue_max,
+              "bytes that wait for a WebSocket's client; over it 1008, and it is cut")
+        .option("--ws-streams", o.ws_streams_max, "requests of one WebSocket at once; over it 429")
+        .range(1, 10'000)
+        .duration("--ws-ping", o.ws_ping_ms, "longest silence of a WebSocket before a ping")
+        .duration("--ws-timeout", o.ws_timeout_ms,
+                  "a WebSocket's client that is not heard for so long is closed");
     serve.size("--body-max", o.body_bytes_max, "largest request body; over it 413")
         .size("--batch-body-max", o.batch_body_bytes_max, "largest body of a message batch")
         .option("--batch-concurrency", o.batch_concurrency,
@@ -123,6 +131,8 @@ base::Result<void> check(const Options& o) {
                           fmt::format("--no-auth is for loopback only, not for '{}'", o.bind));
     if (o.tls_cert.empty() != o.tls_key.empty())
         return base::fail(base::Errc::config, "--tls-cert and --tls-key belong together");
+    if (o.ws_timeout_ms <= o.ws_ping_ms)
+        return base::fail(base::Errc::config, "--ws-timeout is longer than --ws-ping");
     if (o.session_ms < 60'000)
         return base::fail(base::Errc::config, "--session-ttl is one minute at least");
     for (const std::string& origin : o.origins)

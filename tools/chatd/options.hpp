@@ -31,11 +31,17 @@ struct Options {
     uint32_t limits_subjects = 65'536;
     uint32_t limits_reservations = 16'384;
 
-    std::vector<std::string> origins;  // of pages besides our own address
+    std::vector<std::string> origins;       // of pages besides our own address
     std::vector<std::string> cors_origins;  // of pages elsewhere that have a key; "*": all
     bool reuse_port = false;
     bool take_over = false;
     int64_t handover_ms = 600'000;
+    // WebSockets
+    uint64_t ws_message_max = 4u << 20;
+    uint64_t ws_queue_max = 1u << 20;
+    uint32_t ws_streams_max = 64;
+    int64_t ws_ping_ms = 20'000;
+    int64_t ws_timeout_ms = 60'000;
     std::vector<std::string> operator_orgs;  // names; their members see the operator's view
 
     std::string titles = "model";  // of conversations without one: model, question, off
@@ -59,7 +65,7 @@ struct Options {
 
     uint64_t body_bytes_max = 32'000'000;
     uint64_t batch_body_bytes_max = 256'000'000;  // on disk, while it is read
-    uint32_t batch_concurrency = 16;               // entries under way, of all batches
+    uint32_t batch_concurrency = 16;              // entries under way, of all batches
     int64_t batch_expiry_ms = 24ll * 3600 * 1000;
     uint64_t stream_bytes_max = 4u << 20;
     uint64_t client_bytes_max = 64u << 10;  // written and not yet taken by a client's socket

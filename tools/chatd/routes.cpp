@@ -45,6 +45,13 @@ const std::vector<Route>& table() {
          false,
          "conversations",
          get_events},
+        {"ws",
+         {"v1", "ws"},
+         {Served("GET", "A WebSocket: the feed and any number of answers on one connection.")
+              .as("application/websocket")},
+         false,
+         "conversations",
+         get_ws},
         {"read",
          {"v1", "conversations", "*", "read"},
          {Served("POST", "Marks a conversation as read up to a message.").takes("ReadRequest")},

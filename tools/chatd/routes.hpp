@@ -83,6 +83,7 @@ void get_page_file(const ExchangePtr&);
 void get_operator(const ExchangePtr&);
 void get_operator_page(const ExchangePtr&);
 void get_events(const ExchangePtr&);
+void get_ws(const ExchangePtr&);  // one connection for the feed and many answers
 void mark_read(const ExchangePtr&);
 void get_search(const ExchangePtr&);
 void notifications(const ExchangePtr&);  // GET, PUT
