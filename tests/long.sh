@@ -10,7 +10,7 @@
 #   tests/long.sh schemathesis [EXAMPLES]   requests made from /openapi.json, EXAMPLES for each path (200)
 #   tests/long.sh soak_simulated [REQUESTS]   requests and cancels through one simulated worker (100000)
 #   tests/long.sh soak_real [REQUESTS]        the same with the model (2000)
-#   tests/long.sh rollouts [RUNS]  made-up rollouts of each kind, good and bad (1000)
+#   tests/long.sh rollouts [RUNS]            made-up rollouts of each kind, good and bad (1000)
 set -u
 . "$(dirname "${BASH_SOURCE[0]}")/../examples/common.sh"
 tests=$parley_root/tests
@@ -76,6 +76,6 @@ case ${1:-all} in
         sanitize asan && sanitize tsan && bash "$tests/fuzz/run.sh" 600 && kill_rounds 50 && handover 50 && crash 60 && from_openapi 200 &&
             soak simulated && soak real
         ;;
-    --help) sed -n '2,12s/^# \{0,1\}//p' "$0" ;;
+    --help) sed -n '2,14s/^# \{0,1\}//p' "$0" ;;
     *) die "unknown part '$1': see --help" 64 ;;
 esac

@@ -24,7 +24,7 @@ class Feed:
 
     @property
     def events(self):
-        return [event for _, event in self.stream.events if event["type"] != "ping"]
+        return [event for _, event in self.stream.events if event["type"] not in ("ping", "presence")]
 
     @property
     def types(self):

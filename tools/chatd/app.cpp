@@ -14,6 +14,7 @@
 #include "notify/presence.hpp"
 #include "operator_view.hpp"
 #include "peers.hpp"
+#include "presence.hpp"
 #include "routes.hpp"
 #include "search_desk.hpp"
 #include "titler.hpp"
@@ -73,6 +74,7 @@ App::~App() {
     calls_.clear();
     operator_view.reset();
     peers.reset();
+    presence.reset();
     answers.clear();
     titler.reset();
     gate.reset();
@@ -116,6 +118,7 @@ Result<std::string> App::start() {
     auto peers_opened = Peers::open(*this, context_);
     if (!peers_opened) return fail(peers_opened.error());
     peers = std::move(*peers_opened);
+    presence = std::make_unique<Presence>(*this);
     operator_view = std::make_unique<OperatorView>(*this, context_);
 
     inherited_ = Handover::from_manager();
@@ -267,6 +270,7 @@ void App::tick() {
     answers.tick();
     const int64_t now = clock.mono_ms();
     if (taken_) take_over();
+    presence->tick(now);
     const auto calls = calls_;
     for (const auto& call : calls) call->tick(now);
     batches->tick(now);

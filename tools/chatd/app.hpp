@@ -33,6 +33,7 @@ class Login;
 class Live;
 class Peers;
 class SearchDesk;
+class Presence;
 class OperatorView;
 class Titler;
 
@@ -97,6 +98,7 @@ class App {
     std::unique_ptr<Live> live;
     std::unique_ptr<Peers> peers;
     std::unique_ptr<SearchDesk> search;
+    std::unique_ptr<Presence> presence;
     std::unique_ptr<OperatorView> operator_view;
     std::unique_ptr<BatchRunner> batches;
     std::unique_ptr<Titler> titler;

@@ -99,6 +99,10 @@ void declare(base::Cli& cli, Options& o) {
         .duration("--ws-ping", o.ws_ping_ms, "longest silence of a WebSocket before a ping")
         .duration("--ws-timeout", o.ws_timeout_ms,
                   "a WebSocket's client that is not heard for so long is closed");
+    serve
+        .option("--presence-users", o.presence_users_max,
+                "connected users that are told to the other chatd of the state")
+        .range(0, 700'000);
     serve.size("--body-max", o.body_bytes_max, "largest request body; over it 413")
         .size("--batch-body-max", o.batch_body_bytes_max, "largest body of a message batch")
         .option("--batch-concurrency", o.batch_concurrency,

@@ -36,6 +36,7 @@ struct Options {
     bool reuse_port = false;
     bool take_over = false;
     int64_t handover_ms = 600'000;
+    uint32_t presence_users_max = 65'536;
     // WebSockets
     uint64_t ws_message_max = 4u << 20;
     uint64_t ws_queue_max = 1u << 20;

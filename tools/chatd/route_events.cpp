@@ -7,6 +7,7 @@
 #include "json_in.hpp"
 #include "live.hpp"
 #include "messages/events.hpp"
+#include "presence.hpp"
 #include "routes.hpp"
 #include "store/commands.hpp"
 #include "store_errors.hpp"
@@ -45,6 +46,8 @@ class EventsCall final : public Call, public std::enable_shared_from_this<Events
                            app_.options.events_window_ms, kReplayMax);
         if (!found) return exchange_->error(api_error_of(found.error(), ""));
         after_ = found->after;
+        device_ = app_.presence->enter(exchange_->caller.user);
+        generation_ = app_.presence->generation();  // told from the next on: we are in it
         app_.keep(shared_from_this());
         exchange_->writer->on_drain(wake);
         exchange_->writer->on_close([weak] {
@@ -73,6 +76,7 @@ class EventsCall final : public Call, public std::enable_shared_from_this<Events
                 return drop();
             }
         }
+        say_presence();
         if (now_ms - last_ms_ < app_.options.ping_ms) return;
         last_ms_ = now_ms;
         std::string frame;
@@ -86,6 +90,24 @@ class EventsCall final : public Call, public std::enable_shared_from_this<Events
         base::JsonWriter w(json);
         w.object().field("type", type).field("seq", after_).end();
         messages::sse_frame(frame, std::to_string(after_), name, json);
+        exchange_->writer->write(frame);
+        last_ms_ = app_.clock.mono_ms();
+    }
+
+    // Not of the log: it has no place in it, and says what is so now. One that is slow is told the last
+    // count alone, once it reads on.
+    void say_presence() {
+        const uint64_t generation = app_.presence->generation();
+        if (generation == generation_) return;
+        if (exchange_->writer->pending_bytes() > app_.options.client_bytes_max) return;
+        generation_ = generation;
+        const uint32_t devices = app_.presence->devices(exchange_->caller.user);
+        if (devices == devices_) return;
+        devices_ = devices;
+        std::string json, frame;
+        base::JsonWriter w(json);
+        w.object().field("type", "presence").field("devices", devices).end();
+        messages::sse_frame(frame, "", "presence", json);
         exchange_->writer->write(frame);
         last_ms_ = app_.clock.mono_ms();
     }
@@ -123,12 +145,16 @@ class EventsCall final : public Call, public std::enable_shared_from_this<Events
     }
     void drop() {
         place_.reset();
+        device_.reset();
         app_.let_go(shared_from_this());
     }
 
     ExchangePtr exchange_;
     App& app_;
     std::shared_ptr<void> place_;
+    std::shared_ptr<void> device_;  // as others see us
+    uint64_t generation_ = 0;
+    uint32_t devices_ = 0;
     uint64_t after_ = 0;
     int64_t last_ms_ = 0;
     int64_t checked_ms_ = 0;
