@@ -4,6 +4,8 @@
 //           place in the list and the other way round; messages, children, streams and journal rows that
 //           belong to nothing; a hole in the change log; idempotency keys without their expiry; a done
 //           answer without exactly one final usage row and one change row; totals that are no sums.
+// Backups   without the users' keys: checksums alone, as long as anything is sealed; what tables say of each
+//           other is for those who have the keys.
 // Reads     one snapshot: a long reader, during which the file may grow. Memory: about 100 bytes per
 //           answer.
 // Threads   any, beside a running writer.
@@ -27,6 +29,7 @@ struct Finding {
 struct CheckReport {
     uint64_t values = 0;         // read
     uint64_t erased = 0;         // of them sealed under keys of erased users, and passed over
+    uint64_t unread = 0;         // of them sealed, and there are no keys here: their checksums alone were tried
     uint64_t findings = 0;       // in all
     std::vector<Finding> first;  // the first findings_max of them
 };

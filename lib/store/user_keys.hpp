@@ -39,6 +39,8 @@ class UserKeys {
     // Durable on return. Twice is fine; so is a slot that never was.
     Result<void> erase(uint32_t slot);
     uint64_t slots() const { return slots_; }
+    // False: a backup without its keys; what is sealed cannot be opened.
+    bool present() const { return fd_ >= 0; }
 
   private:
     UserKeys() = default;

@@ -196,7 +196,10 @@ try:
     copy = os.path.join(state, "copy")
     check("backup verifies its copy", json.loads(run("backup", copy, "--json").stdout)["verified"] is True)
     check("a backup goes into an empty folder only", run("backup", copy).returncode == 64)
-    check("the backup reads back", run("check", "--store", copy).returncode == 0)
+    without = run("check", "--store", copy, "--json")
+    check("the backup reads back, what is sealed by its checksum", without.returncode == 0 and json.loads(without.stdout)["unread"] > 0, without)
+    within = run("check", "--store", copy, "--keys", os.path.join(state, "store", "keys"), "--json")
+    check("and whole with the keys", within.returncode == 0 and json.loads(within.stdout)["unread"] == 0, within)
     data = bytearray(open(os.path.join(copy, "data.mdb"), "rb").read())
     at = data.find(b'"type":"org.created"')
     data[at + 3] ^= 1

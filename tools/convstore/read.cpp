@@ -324,10 +324,16 @@ Result<bool> scrub(const Options& o, store::Env& env, std::string& out) {
             .object()
             .field("values", report->values)
             .field("erased", report->erased)
+            .field("unread", report->unread)
             .field("findings", report->findings)
             .end();
     else
         out += fmt::format("{} values read, {} findings", report->values, report->findings);
+    if (!o.json && report->unread > 0)
+        out += fmt::format(
+            "\n{} of them are sealed and their keys are not here: their checksums were tried, no more "
+            "(--keys DIR)",
+            report->unread);
     out += '\n';
     return report->findings == 0;
 }
