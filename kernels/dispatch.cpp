@@ -62,6 +62,7 @@ struct CpuTable {
           kernels{.name = name,
                   .types = types,
                   .quantise = ops.quantise,
+                  .quantise_rows = ops.quantise_rows,
                   .rms_norm = ops.rms_norm,
                   .rope_adjacent = ops.rope_adjacent,
                   .silu_mul = ops.silu_mul,

@@ -29,6 +29,7 @@ struct MatmulArgs {
     float* out = nullptr;        // the first column of group_begin
     uint64_t stride = 0;         // floats from one row of `out` to the next
     bool add = false;
+    bool cached = false;  // a hint: these groups' weights were just used and need not be fetched ahead
 };
 
 // What is particular to one type of weights.
@@ -68,6 +69,10 @@ struct Kernels {
 
     // Row `slot` of a tile from x[cols]; cols is a multiple of kBlock.
     void (*quantise)(const float* x, uint64_t cols, uint32_t slot, Q8Block* tile) = nullptr;
+    // The first `rows` (1 … kTileRows) rows of a tile from x[row · stride + …], each as quantise() would.
+    // What the tile's other rows hold afterwards is left open.
+    void (*quantise_rows)(const float* x, uint64_t stride, uint64_t cols, uint32_t rows,
+                          Q8Block* tile) = nullptr;
     void (*rms_norm)(const float* x, const float* weight, uint64_t n, float eps,
                      float* y) = nullptr;
     // Rotates pairs (2i, 2i+1), i < pairs, in place by cos_sin[2i], cos_sin[2i+1]; scales all n.

@@ -307,6 +307,7 @@ extern constexpr Operations kAvx2{
     .matmul_f16 = matmul_floats<Half>,
     .matmul_bf16 = matmul_floats<Brain>,
     .quantise = quantise,
+    .quantise_rows = quantise_rows,
     .rms_norm = rms_norm,
     .rope_adjacent = rope_adjacent,
     .silu_mul = silu_mul,

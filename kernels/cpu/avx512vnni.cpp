@@ -13,8 +13,9 @@ namespace parley::kernels::cpu {
 namespace {
 
 PARLEY_INLINE __m512i dot4(__m512i sum, __m512i weights, const int8_t* x) {
-    // GCC 12 would spend a register and an instruction on the broadcast.
-    asm("vpdpbusd %2%{1to16%}, %1, %0"
+    // GCC 12 would spend a register and an instruction on the broadcast. Volatile, so that products stay
+    // in the order they are written in.
+    asm volatile("vpdpbusd %2%{1to16%}, %1, %0"
         : "+v"(sum)
         : "v"(weights), "m"(*reinterpret_cast<const int32_t(*)>(x)));
     return sum;
@@ -24,11 +25,38 @@ PARLEY_INLINE __m512i dot4(__m512i sum, __m512i weights, const int8_t* x) {
 // group this is the next group.
 constexpr uint64_t kAheadBytes = 8192;
 
+// Rows whose products are written in turns: each product waits for the one before it in its chain, and with
+// four chains side by side the processor need not look far ahead to fill the time.
+constexpr int kChains = 4;
+
+// sum[0 … J) += the block's products with rows m … m + J.
+template <class T, int J>
+PARLEY_INLINE void block_rows(const Q8Block& x, int m, const __m512i* w, __m512 d, __m512 minimum,
+                              __m512* sum) {
+    __m512i dot[J];
+#pragma GCC unroll 4
+    for (int j = 0; j < J; ++j) dot[j] = T::start(x, m + j);
+#pragma GCC unroll 8
+    for (int t = 0; t < 8; ++t) {
+#pragma GCC unroll 4
+        for (int j = 0; j < J; ++j) dot[j] = dot4(dot[j], w[t], x.q[m + j] + 4 * t);
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < J; ++j) {
+        const __m512 scale = _mm512_mul_ps(d, _mm512_set1_ps(x.d[m + j]));
+        sum[j] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[j]), scale, sum[j]);
+        if constexpr (T::kMinimum) {
+            sum[j] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(x.s[m + j]), sum[j]);
+        }
+    }
+}
+
 template <class T, int M>
 __attribute__((noinline)) void groups(const MatmulArgs& args) {
     constexpr PackedBlocks kLayout = packed_blocks(T::kType);
     const uint64_t blocks = args.cols / kBlock;
     const auto* tile = static_cast<const Q8Block*>(args.tile);
+    const uint64_t ahead = args.cached ? 0 : kAheadBytes;
     for (uint64_t group = args.group_begin; group < args.group_end; ++group) {
         const uint8_t* q = args.packed + group * group_bytes(T::kType, blocks);
         const uint8_t* scales = q + scales_offset(T::kType, blocks);
@@ -39,23 +67,20 @@ __attribute__((noinline)) void groups(const MatmulArgs& args) {
             const Q8Block& x = tile[k];
 #pragma GCC unroll 8
             for (uint32_t i = 0; i < kLayout.q_stride; i += 64) {
-                _mm_prefetch(reinterpret_cast<const char*>(q + kAheadBytes + i), _MM_HINT_T0);
+                _mm_prefetch(reinterpret_cast<const char*>(q + ahead + i), _MM_HINT_T0);
             }
             __m512i w[8];
             T::unpack(q, w);
             const __m512 d = halves(scales);
             __m512 minimum{};
             if constexpr (T::kMinimum) minimum = halves(scales + 32);
-#pragma GCC unroll 16
-            for (int m = 0; m < M; ++m) {
-                __m512i dot = T::start(x, m);
-#pragma GCC unroll 8
-                for (int t = 0; t < 8; ++t) dot = dot4(dot, w[t], x.q[m] + 4 * t);
-                const __m512 scale = _mm512_mul_ps(d, _mm512_set1_ps(x.d[m]));
-                sum[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, sum[m]);
-                if constexpr (T::kMinimum) {
-                    sum[m] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(x.s[m]), sum[m]);
-                }
+#pragma GCC unroll 4
+            for (int m = 0; m + kChains <= M; m += kChains) {
+                block_rows<T, kChains>(x, m, w, d, minimum, sum + m);
+            }
+            if constexpr (M % kChains != 0) {
+                constexpr int kFrom = M / kChains * kChains;
+                block_rows<T, M % kChains>(x, kFrom, w, d, minimum, sum + kFrom);
             }
             q += kLayout.q_stride;
             scales += kLayout.scale_stride;
@@ -194,6 +219,7 @@ extern constexpr Operations kAvx512Vnni{
     .matmul_f16 = matmul_floats<Half>,
     .matmul_bf16 = matmul_floats<Brain>,
     .quantise = quantise,
+    .quantise_rows = quantise_rows,
     .rms_norm = rms_norm,
     .rope_adjacent = rope_adjacent,
     .silu_mul = silu_mul,

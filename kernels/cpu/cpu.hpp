@@ -23,6 +23,7 @@ struct Operations {
     void (*matmul_f16)(const MatmulArgs&);
     void (*matmul_bf16)(const MatmulArgs&);
     decltype(Kernels::quantise) quantise;
+    decltype(Kernels::quantise_rows) quantise_rows;
     decltype(Kernels::rms_norm) rms_norm;
     decltype(Kernels::rope_adjacent) rope_adjacent;
     decltype(Kernels::silu_mul) silu_mul;

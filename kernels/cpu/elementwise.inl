@@ -32,6 +32,81 @@ void quantise(const float* x, uint64_t cols, uint32_t slot, Q8Block* tile) {
     }
 }
 
+#if defined(__AVX512F__)
+
+// Lane r of the result: what `both` makes of the 16 lanes of v[r]; for operations that any order suits.
+template <class Both>
+PARLEY_INLINE __m512i fold_rows(const __m512i* v, Both both) {
+    __m512i a[8], b[4], c[2];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) {
+        a[i] = both(_mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]),
+                    _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]));
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+        b[i] = both(_mm512_unpacklo_epi64(a[2 * i], a[2 * i + 1]),
+                    _mm512_unpackhi_epi64(a[2 * i], a[2 * i + 1]));
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+        c[i] = both(_mm512_shuffle_i32x4(b[2 * i], b[2 * i + 1], 0x88),
+                    _mm512_shuffle_i32x4(b[2 * i], b[2 * i + 1], 0xdd));
+    }
+    return both(_mm512_shuffle_i32x4(c[0], c[1], 0x88), _mm512_shuffle_i32x4(c[0], c[1], 0xdd));
+}
+
+// Sixteen rows together: their scales and sums are vectors, and nothing is folded row by row.
+void quantise_rows(const float* x, uint64_t stride, uint64_t cols, uint32_t rows, Q8Block* tile) {
+    const __m512 low = _mm512_set1_ps(-127.0f), high = _mm512_set1_ps(127.0f);
+    const auto add = [](__m512i a, __m512i b) { return _mm512_add_epi32(a, b); };
+    for (uint64_t k = 0; k < cols / kBlock; ++k, x += kBlock) {
+        Q8Block& out = tile[k];
+        __m512i v[kTileRows], w[kTileRows];
+        for (uint32_t r = 0; r < kTileRows; ++r) {
+            const float* row = x + (r < rows ? r : 0) * stride;
+            // A NaN does not take part, as in quantise(). Such floats are ordered as whole numbers are.
+            v[r] = _mm512_castps_si512(
+                max(abs(load(row + 16)), max(abs(load(row)), zero())).v);
+        }
+        const __m512 amax = _mm512_castsi512_ps(
+            fold_rows(v, [](__m512i a, __m512i b) { return _mm512_max_epi32(a, b); }));
+        const __mmask16 some = _mm512_cmp_ps_mask(amax, _mm512_set1_ps(kAmaxMin), _CMP_NLT_UQ);
+        const __m512 d = _mm512_maskz_div_ps(some, amax, high);
+        alignas(64) float inverse[kTileRows];
+        _mm512_store_ps(inverse, _mm512_maskz_div_ps(some, high, amax));
+        for (uint32_t r = 0; r < kTileRows; ++r) {
+            const float* row = x + (r < rows ? r : 0) * stride;
+            const __m512 i = _mm512_set1_ps(inverse[r]);
+            // A conversion to whole numbers rounds to even.
+            const auto whole = [&](const float* p) {
+                return _mm512_cvtps_epi32(_mm512_min_ps(
+                    _mm512_max_ps(_mm512_mul_ps(_mm512_loadu_ps(p), i), low), high));
+            };
+            v[r] = whole(row);
+            w[r] = whole(row + 16);
+            if (r >= rows) continue;
+            auto* q = reinterpret_cast<__m128i*>(out.q[r]);
+            _mm_store_si128(q, _mm512_cvtepi32_epi8(v[r]));
+            _mm_store_si128(q + 1, _mm512_cvtepi32_epi8(w[r]));
+        }
+        const __m512i first = fold_rows(v, add);
+        const __m512i sum = _mm512_add_epi32(first, fold_rows(w, add));
+        _mm512_store_ps(out.d, d);
+        _mm512_store_ps(out.s, _mm512_mul_ps(d, _mm512_cvtepi32_ps(sum)));
+        _mm512_store_si512(out.n128, _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(sum, 7)));
+        _mm512_store_si512(out.n32_first, _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(first, 5)));
+    }
+}
+
+#else
+
+void quantise_rows(const float* x, uint64_t stride, uint64_t cols, uint32_t rows, Q8Block* tile) {
+    for (uint32_t row = 0; row < rows; ++row) quantise(x + row * stride, cols, row, tile);
+}
+
+#endif
+
 void rms_norm(const float* x, const float* weight, uint64_t n, float eps, float* y) {
     Vector lanes = zero();
     const uint64_t whole = n / kLanes * kLanes;

@@ -12,6 +12,7 @@ uint16_t f32_to_f16(float value);  // round to nearest even
 float exp(float x);
 
 void quantise(const float* x, uint64_t cols, uint32_t slot, Q8Block* tile);
+void quantise_rows(const float* x, uint64_t stride, uint64_t cols, uint32_t rows, Q8Block* tile);
 void rms_norm(const float* x, const float* weight, uint64_t n, float eps, float* y);
 void rope_adjacent(float* x, uint64_t n, const float* cos_sin, uint64_t pairs, float scale);
 void silu_mul(const float* gate, const float* up, uint64_t n, float* out);

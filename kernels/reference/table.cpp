@@ -7,6 +7,7 @@ const Kernels& table() {
         .name = "reference",
         .types = types(),
         .quantise = quantise,
+        .quantise_rows = quantise_rows,
         .rms_norm = rms_norm,
         .rope_adjacent = rope_adjacent,
         .silu_mul = silu_mul,

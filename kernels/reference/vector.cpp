@@ -75,6 +75,10 @@ void quantise(const float* x, uint64_t cols, uint32_t slot, Q8Block* tile) {
     }
 }
 
+void quantise_rows(const float* x, uint64_t stride, uint64_t cols, uint32_t rows, Q8Block* tile) {
+    for (uint32_t row = 0; row < rows; ++row) quantise(x + row * stride, cols, row, tile);
+}
+
 namespace {
 float fold_lanes(float* lane) {
     for (uint32_t step = kLanes / 2; step > 0; step /= 2) {

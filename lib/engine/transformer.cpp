@@ -23,6 +23,8 @@ constexpr uint32_t kRowsNormedByAll = 2;
 constexpr uint32_t kRowsMax = 65'536;
 // Half of a first-level cache of 48 KiB: the other half is for the tile that passes.
 constexpr uint64_t kWeightsInCache = 24'576;
+// Where inputs are so wide that a tile fills that cache: groups for which it is then fetched once.
+constexpr uint64_t kGroupsOfWide = 4;
 
 uint32_t tiles_for(uint32_t rows) { return (rows + kTileRows - 1) / kTileRows; }
 
@@ -66,6 +68,17 @@ void Tiles::write(const kernels::Kernels& kernels, uint32_t row, const float* x,
         float* to = f32_.data() + (tile * cols_ + col) * kTileRows + slot;
         for (uint32_t i = 0; i < count; ++i) to[i * kTileRows] = x[i];
     }
+}
+
+void Tiles::write_rows(const kernels::Kernels& kernels, uint32_t row, uint32_t rows, const float* x,
+                       uint32_t col, uint32_t count) {
+    assert(row % kTileRows == 0 && rows <= kTileRows);
+    if (f32_.empty()) {
+        kernels.quantise_rows(x, count, count, rows,
+                              q8_.data() + row / kTileRows * (cols_ / kBlock) + col / kBlock);
+        return;
+    }
+    for (uint32_t i = 0; i < rows; ++i) write(kernels, row + i, x + uint64_t{i} * count, col, count);
 }
 
 const void* Tiles::tile(uint32_t index, bool quantised) const {
@@ -329,11 +342,12 @@ void Transformer::multiply(const Matrix& matrix, uint32_t begin, uint32_t end, c
     }
     const uint64_t group_bytes = matrix.ops->packed_bytes(kGroup, matrix.cols);
     const auto step =
-        static_cast<uint32_t>(std::clamp<uint64_t>(kWeightsInCache / group_bytes, 1, 8));
+        static_cast<uint32_t>(std::clamp<uint64_t>(kWeightsInCache / group_bytes, kGroupsOfWide, 8));
     for (uint32_t group = begin; group < end; group += step) {
         args.group_begin = group;
         args.group_end = std::min(group + step, end);
         for (uint32_t row = 0; row < rows; row += kTileRows) {
+            args.cached = row > 0;
             args.tile = input.tile(row / kTileRows, quantised);
             args.tile_rows = std::min(kTileRows, rows - row);
             args.out = out + row * stride + uint64_t{group - begin} * kGroup;
@@ -375,14 +389,12 @@ void Transformer::gate_up(const LayerWeights& layer, uint32_t unit, const Tiles&
                                 .tile = input.tile(row / kTileRows, matrix.ops->quantised_input),
                                 .tile_rows = count,
                                 .out = (is_gate ? scratch.gate : scratch.up).data(),
-                                .stride = kBlock});
+                                .stride = kBlock,
+                                .cached = row > 0});
         }
         const auto gated = shape_.gelu ? kernels_.gelu_mul : kernels_.silu_mul;
         gated(scratch.gate.data(), scratch.up.data(), uint64_t{count} * kBlock, scratch.gate.data());
-        for (uint32_t i = 0; i < count; ++i) {
-            hidden_.write(kernels_, row + i, scratch.gate.data() + i * kBlock, unit * kBlock,
-                          kBlock);
-        }
+        hidden_.write_rows(kernels_, row, count, scratch.gate.data(), unit * kBlock, kBlock);
     }
 }
 

@@ -38,6 +38,10 @@ class Tiles {
     // Columns [col, col + count) of a row; both multiples of kBlock.
     void write(const kernels::Kernels& kernels, uint32_t row, const float* x, uint32_t col,
                uint32_t count);
+    // Rows row … row + rows of one tile (row its first), side by side in x; no other row of the tile may
+    // hold anything in these columns yet.
+    void write_rows(const kernels::Kernels& kernels, uint32_t row, uint32_t rows, const float* x,
+                    uint32_t col, uint32_t count);
     const void* tile(uint32_t index, bool quantised) const;
 
   private:

@@ -56,6 +56,37 @@ TEST_CASE("quantised activations have the reference's bits", "[kernels]") {
     }
 }
 
+TEST_CASE("rows quantised together have the bits of rows quantised one by one", "[kernels]") {
+    for (const Kernels* path : fast_paths()) {
+        Random random{27};
+        for (uint32_t round = 0; round < 320; ++round) {
+            const uint32_t rows = 1 + round % kTileRows;
+            const uint64_t cols = 32 * (1 + random.below(3)), stride = cols + 16 * random.below(2);
+            std::vector<float> x = random.reals(stride * rows, std::exp(random.real(8.0f)));
+            const std::vector<float> edges = awkward();
+            if (round % 3 == 1) {
+                for (float& value : x) value = edges[random.below(edges.size())];
+            }
+            if (round % 3 == 2) std::fill(x.begin(), x.begin() + 32, -1e-35f);
+            if (round % 5 == 0) x[random.below(x.size())] = kNaN;
+            std::vector<Q8Block> fast(cols / 32), slow(cols / 32);
+            path->quantise_rows(x.data(), stride, cols, rows, fast.data());
+            for (uint32_t row = 0; row < rows; ++row) {
+                reference::quantise(x.data() + row * stride, cols, row, slow.data());
+            }
+            INFO(path->name << " round " << round << ", " << rows << " rows of " << cols);
+            for (size_t k = 0; k < slow.size(); ++k) {
+                REQUIRE(std::memcmp(fast[k].q, slow[k].q, rows * kBlock) == 0);
+                REQUIRE(std::memcmp(fast[k].d, slow[k].d, rows * sizeof(float)) == 0);
+                REQUIRE(std::memcmp(fast[k].s, slow[k].s, rows * sizeof(float)) == 0);
+                REQUIRE(std::memcmp(fast[k].n128, slow[k].n128, rows * sizeof(int32_t)) == 0);
+                REQUIRE(std::memcmp(fast[k].n32_first, slow[k].n32_first,
+                                    rows * sizeof(int32_t)) == 0);
+            }
+        }
+    }
+}
+
 TEST_CASE("a quantised value is within half a step of the value", "[kernels]") {
     Random random{22};
     const std::vector<float> x = random.reals(32 * 50, 3.0f);
