@@ -37,7 +37,7 @@ struct Named {
     std::string id;  // model or alias name
     std::shared_ptr<const Model> model;
     int64_t created_ms = 0;
-    std::shared_ptr<const SizeRule> rule;  // null: none
+    std::shared_ptr<const SizeRule> rule = {};  // null: none
 };
 
 class Catalog {
