@@ -83,15 +83,7 @@ Result<std::unique_ptr<UserKeys>> UserKeys::open(const std::string& dir, bool wr
     } else if (::access(users.c_str(), F_OK) != 0) {
         return keys;
     }
-    auto key = base::read_file(master, 4096);
-    if (!key) return fail(key.error());
-    if (key->size() != kKeyBytes)
-        return fail(Errc::corrupt,
-                    fmt::format("'{}' has {} bytes, not {}", master, key->size(), kKeyBytes));
-    keys->master_ = std::move(*key);
-    keys->fd_ = ::open(users.c_str(), (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
-    if (keys->fd_ < 0)
-        return fail(base::errno_error(errno, fmt::format("cannot open '{}'", users)));
+    if (auto taken = keys->take_up(writable); !taken) return fail(taken.error());
     if (!writable) return keys;
     std::string slot(kSlot, '\0');
     for (;; ++keys->slots_) {
@@ -104,6 +96,22 @@ Result<std::unique_ptr<UserKeys>> UserKeys::open(const std::string& dir, bool wr
             keys->live_[slot.substr(kUserAt, 16)] = static_cast<uint32_t>(keys->slots_);
     }
     return keys;
+}
+
+Result<void> UserKeys::take_up(bool writable) const {
+    const std::lock_guard lock(mutex_);
+    if (fd_ >= 0) return {};
+    const std::string users = dir_ + "/users", master = dir_ + "/master";
+    auto key = base::read_file(master, 4096);
+    if (!key) return fail(key.error());
+    if (key->size() != kKeyBytes)
+        return fail(Errc::corrupt,
+                    fmt::format("'{}' has {} bytes, not {}", master, key->size(), kKeyBytes));
+    const int fd = ::open(users.c_str(), (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+    if (fd < 0) return fail(base::errno_error(errno, fmt::format("cannot open '{}'", users)));
+    master_ = std::move(*key);
+    fd_ = fd;
+    return {};
 }
 
 UserKeys::~UserKeys() {
@@ -138,7 +146,8 @@ Result<uint32_t> UserKeys::slot_of(const Ulid& user) {
 }
 
 Result<std::string> UserKeys::key_of(uint32_t number) const {
-    if (fd_ < 0)
+    // Who opened the store in its first moment came before the writer had made the folder.
+    if (fd_ < 0 && (::access((dir_ + "/users").c_str(), F_OK) != 0 || !take_up(false)))
         return fail(Errc::unsupported, fmt::format("sealed, and there are no keys in '{}'", dir_));
     std::string slot(kSlot, '\0');
     const ssize_t got =

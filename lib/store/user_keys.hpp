@@ -11,8 +11,10 @@
 // Threads  seal, slot_of and erase: the writer's. open: any.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -24,7 +26,8 @@ namespace parley::store {
 
 class UserKeys {
   public:
-    // A folder that is not there is made when writable, and holds no key otherwise (a backup).
+    // A folder that is not there is made when writable, and holds no key otherwise (a backup, or a store
+    // whose writer is just starting: it is looked for again).
     static Result<std::unique_ptr<UserKeys>> open(const std::string& dir, bool writable);
     ~UserKeys();
     UserKeys(const UserKeys&) = delete;
@@ -45,11 +48,13 @@ class UserKeys {
   private:
     UserKeys() = default;
     Result<std::string> key_of(uint32_t slot) const;
+    Result<void> take_up(bool writable) const;
 
     std::string dir_;
-    int fd_ = -1;
+    mutable std::mutex mutex_;  // of take_up()
+    mutable std::atomic<int> fd_ = -1;  // -1: no keys yet; set after master_
     uint64_t slots_ = 0;  // of the writer
-    std::string master_;
+    mutable std::string master_;
     std::unordered_map<std::string, uint32_t> live_;  // of the writer: user's 16 bytes → slot
 };
 

@@ -240,3 +240,23 @@ TEST_CASE("keys that were changed or lost are said to be so", "[store]") {
         REQUIRE(opened.error().what.find("master") != std::string::npos);
     }
 }
+
+TEST_CASE("who opened the keys before the writer made them reads what was sealed since", "[store]") {
+    char folder[] = "/tmp/parley-keys-XXXXXX";
+    REQUIRE(::mkdtemp(folder));
+    const std::string dir = std::string(folder) + "/keys";
+    auto early = UserKeys::open(dir, false);
+    REQUIRE(early);
+    CHECK_FALSE((*early)->present());
+    CHECK((*early)->open("b", std::string(64, 'x')).error().code == base::Errc::unsupported);
+    auto writer = UserKeys::open(dir, true);
+    REQUIRE(writer);
+    Ulid user{};
+    auto slot = (*writer)->slot_of(user);
+    REQUIRE(slot);
+    const auto sealed = (*writer)->seal(*slot, "b", "words");
+    REQUIRE(sealed);
+    CHECK((*early)->open("b", *sealed) == "words");
+    CHECK((*early)->present());
+    std::filesystem::remove_all(folder);
+}
