@@ -2,17 +2,15 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <csignal>
-#include <thread>
 
 #include "base/file.hpp"
 #include "base/log.hpp"
-#include "base/signals.hpp"
+#include "following.hpp"
+#include "hand.hpp"
 #include "options.hpp"
 #include "search/indexer.hpp"
 #include "search/searcher.hpp"
-#include "store/lease.hpp"
 #include "telemetry/metrics_server.hpp"
 
 namespace parley::convstore {
@@ -23,20 +21,6 @@ using base::Level;
 using base::Result;
 
 namespace {
-
-void nap(int ms) { std::this_thread::sleep_for(std::chrono::milliseconds(ms)); }
-
-// SIGTERM, SIGINT: true. SIGHUP finds nothing that could change while it runs, and is answered.
-bool told_to_stop(const base::SignalFd& signals) {
-    bool stop = false;
-    while (const auto number = signals.next()) {
-        stop |= *number != SIGHUP;
-        if (*number != SIGHUP) continue;
-        base::notify_reloading();
-        base::notify_ready();
-    }
-    return stop;
-}
 
 // The running indexer makes it; this waits for it.
 Result<void> ask_for_rebuild(const Options& o, const base::SignalFd& signals) {
@@ -64,27 +48,23 @@ Result<void> run_index(const Options& o) {
     auto& lag = registry.gauge("convstore_index_change", "change up to which the index has come");
     auto& rebuilds = registry.counter("convstore_index_rebuilds_total", "indexes made anew");
 
-    std::optional<store::Lease> lease;
-    bool said = false;
-    while (!lease) {
-        auto taken = store::Lease::try_take(o.search_path() + "/lease", o.lease_ms);
-        if (!taken) return fail(taken.error());
-        if (*taken) {
-            lease.emplace(std::move(**taken));
-            break;
-        }
-        if (o.rebuild) return ask_for_rebuild(o, signals);
-        if (o.once)
-            return fail(Errc::conflict,
-                        fmt::format("another indexer follows into '{}'", o.search_path()));
-        if (!said) {
-            base::log(Level::info, "index.standby", {{"dir", o.search_path()}});
-            base::notify_ready();
-            said = true;
-        }
-        if (told_to_stop(signals)) return {};
-        nap(100);
-    }
+    auto lease = stand_by(
+        o.search_path() + "/lease", o.lease_ms, signals, [&](bool first) -> Result<bool> {
+            if (o.rebuild) {
+                if (auto asked = ask_for_rebuild(o, signals); !asked) return fail(asked.error());
+                return false;
+            }
+            if (o.once)
+                return fail(Errc::conflict,
+                            fmt::format("another indexer follows into '{}'", o.search_path()));
+            if (first) {
+                base::log(Level::info, "index.standby", {{"dir", o.search_path()}});
+                base::notify_ready();
+            }
+            return true;
+        });
+    if (!lease) return fail(lease.error());
+    if (!*lease) return {};
 
     search::IndexerOptions options;
     options.dir = o.search_path();
@@ -103,7 +83,7 @@ Result<void> run_index(const Options& o) {
     while (!indexer && !o.once &&
            (indexer.error().code == Errc::unavailable || indexer.error().code == Errc::conflict)) {
         if (told_to_stop(signals)) return {};
-        if (auto held = lease->renew(); !held) return held;
+        if (auto held = (*lease)->renew(); !held) return held;
         nap(200);
         indexer = search::Indexer::open(options);
     }
@@ -113,7 +93,7 @@ Result<void> run_index(const Options& o) {
     const auto rebuild = [&]() -> Result<void> {
         auto done = it.rebuild([&] {
             // A rebuild may take longer than a lease.
-            return !(stop |= told_to_stop(signals)) && lease->renew().has_value();
+            return !(stop |= told_to_stop(signals)) && (*lease)->renew().has_value();
         });
         return done || stop ? Result<void>{} : done;
     };
@@ -126,7 +106,7 @@ Result<void> run_index(const Options& o) {
             if (auto done = rebuild(); !done) return done;
         auto more = it.step();
         if (!more) return fail(more.error());
-        if (auto held = lease->renew(); !held) return held;
+        if (auto held = (*lease)->renew(); !held) return held;
         documents.set(static_cast<double>(it.documents()));
         lag.set(static_cast<double>(it.seq()));
         stop |= told_to_stop(signals);
@@ -145,17 +125,16 @@ Result<std::string> run_search(const Options& o) {
     if (!query) return fail(query.error());
     auto reader = store::open_reader(o.store_path());
     if (!reader) return fail(reader.error());
-    auto org_id = store::parse_id(store::kOrg, o.org);
-    auto org = org_id ? (*reader)->org(*org_id) : (*reader)->org_by_name(o.org);
+    auto org = org_id(**reader, o.org);
     if (!org) return fail(org.error());
-    const store::Ulid user = store::user_id(org->id, o.user);
+    const store::Ulid user = store::user_id(*org, o.user);
     auto index = search::Index::open(o.search_path());
     if (!index) return fail(index.error());
-    auto tail = search::gather(**reader, org->id, user, (*index)->seq());
+    auto tail = search::gather(**reader, *org, user, (*index)->seq());
     if (!tail) return fail(tail.error());
     auto found = (*index)->find(user, *query, o.limit, o.search_cursor, *tail);
     if (!found) return fail(found.error());
-    auto results = search::fetch(**reader, org->id, user, found->hits);
+    auto results = search::fetch(**reader, *org, user, found->hits);
     if (!results) return fail(results.error());
     search::show(*results, *query);
     return search::results_json(*results, *found);

@@ -1,16 +1,13 @@
 // notify: the follower that tells users who are away that answers wait.
 #include <fmt/format.h>
 
-#include <chrono>
 #include <csignal>
-#include <thread>
 
 #include "base/file.hpp"
 #include "base/log.hpp"
-#include "base/signals.hpp"
+#include "following.hpp"
 #include "notify/notifier.hpp"
 #include "options.hpp"
-#include "store/lease.hpp"
 #include "telemetry/metrics_server.hpp"
 
 namespace parley::convstore {
@@ -21,17 +18,6 @@ using base::Level;
 using base::Result;
 
 namespace {
-
-bool told_to_stop(const base::SignalFd& signals) {
-    bool stop = false;
-    while (const auto number = signals.next()) {
-        stop |= *number != SIGHUP;
-        if (*number != SIGHUP) continue;
-        base::notify_reloading();
-        base::notify_ready();
-    }
-    return stop;
-}
 
 Result<void> run_notify(const Options& o) {
     const auto signals = base::SignalFd::block({SIGTERM, SIGINT, SIGHUP});
@@ -67,27 +53,22 @@ Result<void> run_notify(const Options& o) {
                   {{"channel", channel}, {"detail", detail}});
     };
 
-    std::optional<store::Lease> lease;
-    bool said = false;
-    while (!lease) {
-        auto taken = store::Lease::try_take(options.cursor_path + ".lease", o.lease_ms);
-        if (!taken) return fail(taken.error());
-        if (*taken) {
-            lease.emplace(std::move(**taken));
-            break;
-        }
-        if (!std::exchange(said, true)) {
-            base::log(Level::info, "notify.standby", {{"cursor", options.cursor_path}});
-            base::notify_ready();
-        }
-        if (told_to_stop(signals)) return {};
-        std::this_thread::sleep_for(std::chrono::milliseconds(100));
-    }
+    auto taken = stand_by(
+        options.cursor_path + ".lease", o.lease_ms, signals, [&](bool first) -> Result<bool> {
+            if (first) {
+                base::log(Level::info, "notify.standby", {{"cursor", options.cursor_path}});
+                base::notify_ready();
+            }
+            return true;
+        });
+    if (!taken) return fail(taken.error());
+    std::optional<store::Lease>& lease = *taken;
+    if (!lease) return {};
     auto reader = store::open_reader(o.store_path());
     while (!reader && reader.error().code == Errc::unavailable) {
         if (told_to_stop(signals)) return {};
         if (auto held = lease->renew(); !held) return held;
-        std::this_thread::sleep_for(std::chrono::milliseconds(200));
+        nap(200);
         reader = store::open_reader(o.store_path());
     }
     if (!reader) return fail(reader.error());

@@ -15,10 +15,10 @@
 #include "base/log.hpp"
 #include "base/signals.hpp"
 #include "base/text.hpp"
+#include "following.hpp"
 #include "options.hpp"
 #include "store/check.hpp"
 #include "store/follower.hpp"
-#include "store/lease.hpp"
 #include "store/reader.hpp"
 #include "store/record.hpp"
 
@@ -215,20 +215,18 @@ Result<void> print_changes(const Options& o, const base::SignalFd& signals) {
     if (!part) return fail(part.error());
     // One tail a cursor: another one stands by, and goes on when the first dies or stands still.
     std::optional<store::Lease> lease;
-    while (!o.cursor.empty() && !lease) {
-        auto taken = store::Lease::try_take(o.cursor + ".lease", o.lease_ms);
+    if (!o.cursor.empty()) {
+        auto taken = stand_by(
+            o.cursor + ".lease", o.lease_ms, signals, [&](bool) -> Result<bool> {
+                if (o.follow) return true;
+                return fail(Errc::conflict,
+                            fmt::format("another tail goes on from '{}': end it, or use a cursor "
+                                        "of your own",
+                                        o.cursor));
+            });
         if (!taken) return fail(taken.error());
-        if (*taken) {
-            lease.emplace(std::move(**taken));
-        } else if (!o.follow) {
-            return fail(Errc::conflict,
-                        fmt::format("another tail goes on from '{}': end it, or use a cursor of "
-                                    "your own",
-                                    o.cursor));
-        } else {
-            if (const auto number = signals.next(); number && *number != SIGHUP) return {};
-            std::this_thread::sleep_for(std::chrono::milliseconds(100));
-        }
+        if (!*taken) return {};
+        lease.emplace(std::move(**taken));
     }
     Output output(o.cursor, lease ? &*lease : nullptr);
     auto after = output.begin(o.since);
