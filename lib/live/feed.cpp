@@ -125,11 +125,4 @@ size_t Hub::listeners() const {
     return count;
 }
 
-std::vector<store::Ulid> Hub::users() const {
-    std::vector<store::Ulid> out;
-    for (const auto& [user, wakes] : *users_)
-        if (!wakes.empty()) out.push_back(user);
-    return out;
-}
-
 }  // namespace parley::live

@@ -56,8 +56,6 @@ class Hub {
     std::shared_ptr<void> listen(const store::Ulid& user, std::function<void()> wake);
     void wake(const store::Ulid& user);
     size_t listeners() const;
-    // Who has at least one.
-    std::vector<store::Ulid> users() const;
 
   private:
     using Wakes = std::map<uint64_t, std::shared_ptr<std::function<void()>>>;

@@ -10,7 +10,7 @@
 #include "base/file.hpp"
 #include "base/json.hpp"
 #include "base/text.hpp"
-#include "notify/presence.hpp"
+#include "live/presence.hpp"
 #include "notify/settings.hpp"
 #include "notify/web_push.hpp"
 #include "store/commands.hpp"
@@ -428,7 +428,7 @@ Result<void> Notifier::step(int wait_ms, int extra_fd) {
     const int64_t now = self.clock.mono_ms();
     if (now - self.present_ms >= kPresenceMs) {
         self.present_ms = now;
-        self.present = read_presence(self.options.run_dir);
+        self.present = live::present_users(self.options.run_dir);
     }
     for (auto at = self.waits.begin(); at != self.waits.end();) {
         const auto next = std::next(at);

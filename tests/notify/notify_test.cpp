@@ -8,7 +8,6 @@
 #include "base/file.hpp"
 #include "base/text.hpp"
 #include "notify/outgoing.hpp"
-#include "notify/presence.hpp"
 #include "notify/settings.hpp"
 #include "notify/web_push.hpp"
 #include "store/fixture.hpp"
@@ -145,21 +144,6 @@ TEST_CASE("A push is refused where the keys are none or the text is too long") {
 TEST_CASE("HMAC-SHA256 is that of RFC 4231") {
     CHECK(base::hex(hmac_sha256("Jefe", "what do ya want for nothing?")) ==
           "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
-}
-
-TEST_CASE("Presence is of all who wrote lately") {
-    TempDir dir;
-    const auto one = store::user_id({}, "one"), two = store::user_id({}, "two");
-    CHECK(read_presence(dir.path()).empty());
-    CHECK(read_presence(dir.path() + "/nowhere").empty());
-    write_presence(dir.path(), "a", {one});
-    write_presence(dir.path(), "b", {two});
-    CHECK(read_presence(dir.path()) == std::set<store::Ulid>{one, two});
-    write_presence(dir.path(), "a", {});
-    CHECK(read_presence(dir.path()) == std::set<store::Ulid>{two});
-    const auto old = std::filesystem::file_time_type::clock::now() - std::chrono::seconds(20);
-    std::filesystem::last_write_time(dir.path() + "/present.b", old);
-    CHECK(read_presence(dir.path()).empty());
 }
 
 }  // namespace parley::notify

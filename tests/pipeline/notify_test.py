@@ -233,7 +233,7 @@ with Pipeline(PARLEY_MODEL="/nonexistent", PARLEY_SIMULATE="--simulate-speed=100
         feed = socket.create_connection((pipeline.host, pipeline.port))
         feed.sendall(f"GET /v1/events HTTP/1.1\r\nhost: x\r\nx-api-key: {pipeline.key}\r\nx-user-id: ann\r\n\r\n".encode())
         run = os.path.join(pipeline.state, "run")
-        seen = lambda: any(open(os.path.join(run, n)).read().strip() for n in os.listdir(run) if n.startswith("present.") and not n.endswith(".tmp"))
+        seen = lambda: any(os.path.getsize(os.path.join(run, n)) > 0 for n in os.listdir(run) if n.endswith(".presence"))
         check("chatd says who is connected", wait_for(seen))
         time.sleep(1.2)
         quiet, _ = ask("while connected")

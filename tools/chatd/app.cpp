@@ -11,7 +11,6 @@
 #include "idempotency.hpp"
 #include "live.hpp"
 #include "login.hpp"
-#include "notify/presence.hpp"
 #include "operator_view.hpp"
 #include "peers.hpp"
 #include "presence.hpp"
@@ -284,10 +283,6 @@ void App::each_second() {
         if (auto key = stamp::Key::open(places.stamp_key())) stamp_key = *key;
     turns->take_over_dead();
     live->retry();
-    if (clock.mono_ms() - presence_ms_ >= notify::kPresenceEveryMs) {
-        presence_ms_ = clock.mono_ms();
-        notify::write_presence(places.run(), boot, live->hub().users());
-    }
     batches->each_second();
     gate->each_second();
     peers->each_second();

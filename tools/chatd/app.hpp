@@ -134,7 +134,6 @@ class App {
     http::Timer tick_;
     http::Timer second_;
     http::Timer drain_timer_;
-    int64_t presence_ms_ = 0;
     bool connections_done_ = false;
 };
 

@@ -1,8 +1,7 @@
 // Presence: how many devices of a user are connected, over all chatd of the state.
 //
-// Each chatd tells its own counts in run/chatd-BOOT.presence (written beside, then renamed; never synced:
-// it means nothing after a crash) and reads the others'. A dead one's file counts no more, and whoever
-// meets it removes it. A change is told after kEveryMs at the latest, so that a device that comes back at
+// Each chatd tells its own counts in a file (live/presence.hpp) and reads the others'; whoever meets a dead
+// one's removes it. Followers read them too. A change is told after kEveryMs at the latest, so that a device that comes back at
 // once was never away.
 // Bounds   usersMax users a chatd are told to others; of more, each chatd knows its own devices only.
 //          kChatdsMax files are read.
@@ -14,7 +13,7 @@
 #include <memory>
 #include <string>
 
-#include "store/ids.hpp"
+#include "live/presence.hpp"
 
 namespace parley::chatd {
 
@@ -36,14 +35,13 @@ class Presence {
     void tick(int64_t now_ms);
 
   private:
-    using Counts = std::map<store::Ulid, uint32_t>;
+    using Counts = live::Devices;
     struct Other {
         uint64_t inode = 0;
         int64_t changed_ns = 0;
         Counts counts;
         bool seen = false;
     };
-    std::string path_of(const std::string& boot) const;
     void write();
     bool read_others();
 
