@@ -4,7 +4,6 @@ import functools
 import json
 import os
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -93,11 +92,7 @@ wire = Wire(pipeline.host, pipeline.port)
 URL = f"http://127.0.0.1:{wire.port}"
 
 
-def convstore(*arguments, stdin=""):
-    done = subprocess.run([os.path.join(BUILD, "bin", "convstore"), *arguments], env=dict(os.environ, PARLEY_STATE=pipeline.state), input=stdin,
-                          capture_output=True, text=True, timeout=30)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+convstore = pipeline.convstore
 
 
 def chromium(width=1200, height=800):

@@ -10,7 +10,6 @@ import subprocess
 import tempfile
 import time
 
-import harness
 from harness import BIN, check, failures
 
 state = tempfile.mkdtemp(prefix="parley-fleet-")

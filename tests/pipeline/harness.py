@@ -132,6 +132,13 @@ class Pipeline:
         finally:
             connection.close()
 
+    def convstore(self, *arguments, stdin="", good=True):
+        """convstore on this state; what it printed: its output where it is good, else what it says of why not."""
+        done = subprocess.run([os.path.join(BIN, "convstore"), *arguments], env=dict(os.environ, PARLEY_STATE=self.state), input=stdin,
+                              capture_output=True, text=True, timeout=60)
+        assert (done.returncode == 0) == good, done
+        return done.stdout if good else done.stdout + done.stderr
+
     def body(self, text, **members):
         return {"model": self.model, "max_tokens": 64, "temperature": 0,
                 "messages": [{"role": "user", "content": text}], **members}

@@ -18,10 +18,8 @@ pipeline = None
 
 
 def convstore(*args, good=True):
-    made = subprocess.run([os.path.join(BIN, "convstore"), *args], env=dict(os.environ, PARLEY_STATE=pipeline.state),
-                          capture_output=True, text=True)
-    assert (made.returncode == 0) == good, made
-    return json.loads(made.stdout) if made.stdout.startswith("{") else made.stdout.strip() or made.stderr
+    said = pipeline.convstore(*args, good=good)
+    return json.loads(said) if said.startswith("{") else said.strip()
 
 
 def new_key(limits, *more, org="pipeline"):

@@ -3,7 +3,6 @@
 import http.client
 import json
 import os
-import subprocess
 import time
 
 from harness import ROOT, Pipeline, run_tests
@@ -15,11 +14,7 @@ BIN = os.path.join(build if os.path.isabs(build) else os.path.join(ROOT, build),
 ORIGIN = f"http://{pipeline.host}:{pipeline.port}"
 
 
-def convstore(*arguments, stdin=""):
-    done = subprocess.run([os.path.join(BIN, "convstore"), *arguments], env=dict(os.environ, PARLEY_STATE=pipeline.state), input=stdin,
-                          capture_output=True, text=True, timeout=30)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+convstore = pipeline.convstore
 
 
 def person(name, password="correct horse", org="pipeline", *more):

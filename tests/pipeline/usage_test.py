@@ -2,21 +2,16 @@
 
 import datetime
 import json
-import os
-import subprocess
 import time
 
-from harness import BIN, Pipeline, need_model, run_tests
+from harness import Pipeline, need_model, run_tests
 
 need_model()
 pipeline = Pipeline()
 TODAY = datetime.datetime.now(datetime.timezone.utc).date()
 
 
-def convstore(*arguments):
-    done = subprocess.run([os.path.join(BIN, "convstore"), *arguments, "--state", pipeline.state], capture_output=True, text=True, timeout=30)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+convstore = pipeline.convstore
 
 
 def usage(query="", key=None, user=None, status=200):
