@@ -231,9 +231,7 @@ Result<std::string> App::listen() {
     o.idle_ms = options.idle_ms;
     o.error_response = [this](int status, std::string_view why, const http::Request* head) {
         http::Response response = refused(status, why, head);
-        if (head)
-            for (auto& [name, value] : cors_headers(options.cors_origins, *head))
-                response.header(name, std::move(value));
+        if (head) add_cors(options.cors_origins, *head, response);
         return response;
     };
     server_ = std::make_unique<http::Server>(

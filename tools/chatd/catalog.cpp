@@ -75,6 +75,12 @@ std::shared_ptr<const SizeRule> Catalog::rule(std::string_view name) const {
     return names_.contains(found->second.rule->small) ? found->second.rule : nullptr;
 }
 
+std::string Catalog::name_of_version(const std::string& hash) const {
+    for (const auto& [name, named] : names_)
+        if (named.model->row.hash == hash) return named.model->row.name;
+    return hash;
+}
+
 std::string Catalog::below(std::string_view name) const {
     return names_.find(name) == names_.end() && !wildcard_.empty() ? wildcard_ : std::string(name);
 }

@@ -52,6 +52,8 @@ class Catalog {
     std::shared_ptr<const Model> find(std::string_view name) const;
     // Of an alias (or of the wildcard's); null: none, or its small model is unknown.
     std::shared_ptr<const SizeRule> rule(std::string_view name) const;
+    // What a model is called whose hash the usage log says; the hash itself where it is not known.
+    std::string name_of_version(const std::string& hash) const;
     // The name to say below for what a client said: itself, or the wildcard's.
     std::string below(std::string_view name) const;
     std::vector<Named> list() const;  // newest first, aliases after models of the same age

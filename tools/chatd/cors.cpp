@@ -53,6 +53,12 @@ HeaderList cors_headers(const std::vector<std::string>& origins, const http::Req
     return out;
 }
 
+void add_cors(const std::vector<std::string>& origins, const http::Request& head,
+              http::Response& response) {
+    for (auto& [name, value] : cors_headers(origins, head))
+        response.header(name, std::move(value));
+}
+
 http::Response preflight(const std::vector<std::string>& origins, const http::Request& head,
                          const std::vector<std::string_view>& methods) {
     http::Response response;

@@ -15,6 +15,9 @@ namespace parley::chatd {
 
 // For any answer to a request with this head; nothing without CORS. Says `vary: origin` where it depends.
 HeaderList cors_headers(const std::vector<std::string>& origins, const http::Request& head);
+// The same, in an answer that is being made.
+void add_cors(const std::vector<std::string>& origins, const http::Request& head,
+              http::Response& response);
 // The answer to OPTIONS: 204. `methods` of the path; empty: a path that is none.
 http::Response preflight(const std::vector<std::string>& origins, const http::Request& head,
                          const std::vector<std::string_view>& methods);

@@ -166,9 +166,7 @@ Gate::Prices Gate::price_of(const std::string& model) const {
     // Aliases and the hashes of the usage log mean a model by another name.
     std::string name;
     if (const auto found = app_.catalog->find(model)) name = found->row.name;
-    if (name.empty())
-        for (const Named& each : app_.catalog->list())
-            if (each.model->row.hash == model) name = each.model->row.name;
+    if (name.empty()) name = app_.catalog->name_of_version(model);
     const auto known = prices_.find(name);
     return known == prices_.end() ? price_ : known->second;
 }

@@ -6,6 +6,7 @@
 
 #include "app.hpp"
 #include "base/json.hpp"
+#include "charging.hpp"
 #include "page.hpp"
 #include "routes.hpp"
 
@@ -21,7 +22,7 @@ constexpr size_t kWaitingMax = 64;
 
 struct OrgUse {
     std::string name, id;
-    uint64_t requests = 0, input = 0, output = 0, compute_us = 0, cost = 0;
+    UsageSum sum;
     std::map<std::string, uint64_t> models;  // requests of each
 };
 
@@ -112,9 +113,6 @@ std::string OperatorView::usage(int64_t days) {
     const auto today = static_cast<uint32_t>(app_.clock.wall_ms() / kDayMs);
     const uint32_t first = today - static_cast<uint32_t>(days - 1);
     if (reader) {
-        std::map<std::string, std::string> names;  // of models, by hash
-        if (const auto models = reader->models())
-            for (const store::ModelRow& model : *models) names[model.hash] = model.name;
         const auto orgs = reader->orgs();
         for (const store::OrgRow& org : orgs ? *orgs : std::vector<store::OrgRow>()) {
             OrgUse use;
@@ -122,20 +120,15 @@ std::string OperatorView::usage(int64_t days) {
             use.id = store::show_id(store::kOrg, org.id);
             if (const auto totals = reader->usage(org.id, first, today))
                 for (const store::UsageTotal& total : *totals) {
-                    use.requests += total.requests;
-                    use.input += total.input_tokens;
-                    use.output += total.output_tokens;
-                    use.compute_us += total.compute_us;
-                    use.cost +=
-                        app_.gate->cost_of(total.model, total.input_tokens, total.output_tokens);
-                    const auto name = names.find(total.model);
-                    use.models[name == names.end() ? total.model : name->second] += total.requests;
+                    use.sum.add(app_, total);
+                    use.models[app_.catalog->name_of_version(total.model)] += total.requests;
                 }
             uses.push_back(std::move(use));
         }
     }
     std::stable_sort(uses.begin(), uses.end(), [](const OrgUse& a, const OrgUse& b) {
-        return std::tie(a.cost, a.compute_us) > std::tie(b.cost, b.compute_us);
+        return std::tie(a.sum.cost_micro, a.sum.compute_us) >
+               std::tie(b.sum.cost_micro, b.sum.compute_us);
     });
     const bool more = uses.size() > kOrgsMax;
     if (more) uses.resize(kOrgsMax);
@@ -146,10 +139,8 @@ std::string OperatorView::usage(int64_t days) {
     w.field("to", base::rfc3339(int64_t{today} * kDayMs).substr(0, 10));
     w.key("orgs").array();
     for (const OrgUse& use : uses) {
-        w.object().field("org", use.name).field("org_id", use.id).field("requests", use.requests);
-        w.field("input_tokens", use.input).field("output_tokens", use.output);
-        w.field("compute_s", static_cast<double>(use.compute_us) / 1e6);
-        w.field("cost", static_cast<double>(use.cost) / 1e6);
+        w.object().field("org", use.name).field("org_id", use.id);
+        use.sum.write(w);
         w.key("models").object();
         for (const auto& [model, requests] : use.models) w.field(model, requests);
         w.end().end();

@@ -5,6 +5,7 @@
 #include "chat/body.hpp"
 #include "chat/context.hpp"
 #include "chat/followers.hpp"
+#include "charging.hpp"
 #include "idempotency.hpp"
 #include "openai/chat_request.hpp"
 #include "peers.hpp"
@@ -233,29 +234,13 @@ class MessagesCall final : public Call,
     }
 
     void charge(const chat::Outcome& outcome) {
-        if (outcome.attempts == 0 ||
-            (outcome.usage.prompt_tokens() == 0 && outcome.usage.output_tokens == 0))
-            return;
         const Caller& caller = exchange_->caller;
-        store::Charge charge;
-        charge.org = caller.org;
-        charge.user = caller.user;
-        charge.end_user = end_user_;
-        charge.key_id = caller.key_id;
-        charge.request_id = answer_->id();
-        charge.model = outcome.version.empty() ? answer_->options().model : outcome.version;
-        charge.service_class = std::string(pipe::name(answer_->options().envelope.cls));
-        charge.status = std::string(chat::name(outcome.status));
-        charge.input_tokens = outcome.usage.prompt_tokens();
-        charge.output_tokens = outcome.usage.output_tokens;
-        charge.cached_tokens = outcome.usage.cache_read_input_tokens;
-        charge.compute_us = static_cast<uint64_t>(outcome.cost_s * 1e6);
-        telemetry::Counter& lost = app_.metrics.counter("chatd_charges_lost_total",
-                                                        "usage rows that the store did not take");
-        auto sent = app_.store->submit(
-            charge.json(),
-            [&lost](const store::CommandReply& reply) { lost.add(reply.ok() ? 0 : 1); }, 0);
-        if (!sent) lost.add();
+        store::Charge who;
+        who.org = caller.org;
+        who.user = caller.user;
+        who.end_user = end_user_;
+        who.key_id = caller.key_id;
+        chatd::charge(app_, std::move(who), *answer_, outcome);
     }
 
     ExchangePtr exchange_;

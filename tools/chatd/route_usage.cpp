@@ -2,10 +2,10 @@
 #include <algorithm>
 #include <charconv>
 #include <chrono>
-#include <map>
 
 #include "app.hpp"
 #include "base/json.hpp"
+#include "charging.hpp"
 #include "routes.hpp"
 
 namespace parley::chatd {
@@ -35,22 +35,6 @@ std::optional<int64_t> day_of(std::string_view text) {
     if (!date.ok() || year < 1970) return std::nullopt;
     return std::chrono::sys_days(date).time_since_epoch().count();
 }
-
-struct Use {
-    uint64_t requests = 0, input = 0, output = 0, compute_us = 0, cost = 0;
-    void add(const Use& other) {
-        requests += other.requests;
-        input += other.input;
-        output += other.output;
-        compute_us += other.compute_us;
-        cost += other.cost;
-    }
-    void write(base::JsonWriter& w) const {
-        w.field("requests", requests).field("input_tokens", input).field("output_tokens", output);
-        w.field("compute_seconds", static_cast<double>(compute_us) / 1e6);
-        w.field("cost", static_cast<double>(cost) / 1e6);
-    }
-};
 
 }  // namespace
 
@@ -95,26 +79,21 @@ void get_usage(const ExchangePtr& exchange) {
     if (!totals)
         return exchange->error(
             ApiError::of(messages::ErrorType::api_error, "the store could not be read"));
-    std::map<std::string, std::string> names;  // of models, by hash
-    if (const auto models = reader->models())
-        for (const store::ModelRow& model : *models) names[model.hash] = model.name;
-
     std::string out;
     base::JsonWriter w(out);
     w.object().field("type", "usage").field("of", of_user ? "user" : "org");
     w.field("id", of_user ? caller.user_text() : caller.org_text());
     w.field("from", base::rfc3339(from * kDayMs).substr(0, 10));
     w.field("to", base::rfc3339(to * kDayMs).substr(0, 10));
-    Use sum;
+    UsageSum sum;
     w.key("data").array();
     for (const store::UsageTotal& total : *totals) {
-        const Use use{total.requests, total.input_tokens, total.output_tokens, total.compute_us,
-                      app.gate->cost_of(total.model, total.input_tokens, total.output_tokens)};
-        sum.add(use);
-        const auto name = names.find(total.model);
+        UsageSum one;
+        one.add(app, total);
+        sum.add(app, total);
         w.object().field("date", base::rfc3339(int64_t{total.day} * kDayMs).substr(0, 10));
-        w.field("model", name == names.end() ? total.model : name->second);
-        use.write(w);
+        w.field("model", app.catalog->name_of_version(total.model));
+        one.write(w);
         w.end();
     }
     w.end().key("total").object();

@@ -329,8 +329,7 @@ http::HeadDecision refuse(App& app, const http::Request& head, const Route* rout
                           const ApiError& error) {
     http::HeadDecision decision;
     decision.response = error_response(error, new_request_id(), dialect_of(route));
-    for (auto& [name, value] : cors_headers(app.options.cors_origins, head))
-        decision.response->header(name, std::move(value));
+    add_cors(app.options.cors_origins, head, *decision.response);
     app.metrics
         .counter("chatd_requests_total", "requests answered",
                  {{"route", std::string(route ? route->name : "other")},
@@ -370,8 +369,7 @@ http::HeadDecision decide(App& app, const http::Request& head) {
     }
     if (!allows(*route, head.method)) {
         decision.response = refuse_method(*route, new_request_id());
-        for (auto& [name, value] : cors_headers(app.options.cors_origins, head))
-            decision.response->header(name, std::move(value));
+        add_cors(app.options.cors_origins, head, *decision.response);
         return decision;
     }
     if (route->open) {

@@ -6,9 +6,9 @@
 #include "base/json.hpp"
 #include "base/log.hpp"
 #include "base/text.hpp"
+#include "charging.hpp"
 #include "chat/replay.hpp"
 #include "store/commands.hpp"
-#include "store_link.hpp"
 
 namespace parley::chatd {
 
@@ -121,7 +121,11 @@ class Titler::Making final : public chat::AnswerHost,
 
     void on_outcome(chat::Answer& answer, const chat::Outcome& outcome) override {
         const auto self = shared_from_this();
-        charge(outcome);
+        store::Charge who;
+        who.org = conv_.org;
+        who.user = conv_.user;
+        who.key_id = key_;
+        charge(titler_.app_, std::move(who), answer, outcome);
         std::string title;
         if (outcome.status == chat::Outcome::Status::done)
             title = as_title(chat::text_of(answer.folder().content_json()));
@@ -140,28 +144,6 @@ class Titler::Making final : public chat::AnswerHost,
     }
 
   private:
-    void charge(const chat::Outcome& outcome) {
-        if (outcome.usage.prompt_tokens() == 0 && outcome.usage.output_tokens == 0) return;
-        store::Charge charge;
-        charge.org = conv_.org;
-        charge.user = conv_.user;
-        charge.key_id = key_;
-        charge.request_id = answer_->id();
-        charge.model = outcome.version.empty() ? answer_->options().model : outcome.version;
-        charge.service_class = std::string(pipe::name(pipe::Class::batch));
-        charge.status = std::string(chat::name(outcome.status));
-        charge.input_tokens = outcome.usage.prompt_tokens();
-        charge.output_tokens = outcome.usage.output_tokens;
-        charge.cached_tokens = outcome.usage.cache_read_input_tokens;
-        charge.compute_us = static_cast<uint64_t>(outcome.cost_s * 1e6);
-        auto sent =
-            titler_.app_.store->submit(charge.json(), [](const store::CommandReply&) {}, 0);
-        if (!sent)
-            titler_.app_.metrics
-                .counter("chatd_charges_lost_total", "usage rows that the store did not take")
-                .add();
-    }
-
     Titler& titler_;
     store::ConvRow conv_;
     std::string fallback_, key_;
@@ -187,7 +169,7 @@ void Titler::answered(const store::MessageRow& question, const store::MessageRow
     const auto making = std::make_shared<Making>(*this, *conv, fallback);
     live_.insert(making);
     const std::string model = conv->model.empty() ? "default" : conv->model;
-    if (!making->start(body_of(model, asked, chat::text_of(answer.content)), like)) {
+    if (!making->start(body_of(app_.catalog->below(model), asked, chat::text_of(answer.content)), like)) {
         live_.erase(making);
         give(*conv, std::move(fallback));
     }

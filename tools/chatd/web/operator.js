@@ -41,7 +41,7 @@ function show(view) {
     ["Requests", (r) => whole.format(r.requests), true],
     ["Tokens in", (r) => whole.format(r.input_tokens), true],
     ["Tokens out", (r) => whole.format(r.output_tokens), true],
-    ["Compute s", (r) => two.format(r.compute_s), true],
+    ["Compute s", (r) => two.format(r.compute_seconds), true],
     ["Cost", (r) => fine(4).format(r.cost), true],
     ["Models", (r) => Object.keys(r.models).join(", ")],
   ], view.usage.orgs, "No organisation yet.");
