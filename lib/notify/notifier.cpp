@@ -460,4 +460,31 @@ Result<void> Notifier::save() {
 size_t Notifier::pending() const { return impl_->waits.size(); }
 size_t Notifier::running() const { return impl_->outgoing.running(); }
 
+base::Result<void> check(const NotifierOptions& options) {
+    const auto begins = [](const std::string& text, std::string_view with) {
+        return text.size() > with.size() && text.starts_with(with);
+    };
+    const OutgoingOptions& o = options.outgoing;
+    if (!begins(options.contact, "mailto:") && !begins(options.contact, "https://"))
+        return base::fail(
+            Errc::config,
+            fmt::format("--contact is mailto:ADDRESS or https://URL, not '{}'", options.contact));
+    if (!o.smtp_url.empty() && !begins(o.smtp_url, "smtp://") && !begins(o.smtp_url, "smtps://"))
+        return base::fail(Errc::config,
+                          fmt::format("--smtp-url is smtp://HOST[:PORT] or smtps://HOST[:PORT], "
+                                      "not '{}'",
+                                      o.smtp_url));
+    if (o.smtp_url.empty() != o.smtp_from.empty())
+        return base::fail(Errc::config, "--smtp-url and --smtp-from belong together");
+    if (!o.smtp_from.empty() && (o.smtp_from.find('@') == std::string::npos ||
+                                 o.smtp_from.find_first_of(" <>\r\n") != std::string::npos))
+        return base::fail(Errc::config,
+                          fmt::format("--smtp-from is NAME@HOST, not '{}'", o.smtp_from));
+    if (!o.ca_file.empty() && ::access(o.ca_file.c_str(), R_OK) != 0)
+        return base::fail(base::errno_error(errno, fmt::format("cannot read '{}'", o.ca_file)));
+    if (options.retry_max_ms < options.retry_ms)
+        return base::fail(Errc::config, "--retry-max is not shorter than --retry");
+    return {};
+}
+
 }  // namespace parley::notify

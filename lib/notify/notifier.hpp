@@ -47,6 +47,9 @@ struct NotifierOptions {
         tell = [](std::string_view, std::string_view, const std::string&) {};
 };
 
+// Errc::config with what is wrong of what an operator has said, before anything is sent.
+base::Result<void> check(const NotifierOptions& options);
+
 class Notifier {
   public:
     // Reader, client and clock outlive it.

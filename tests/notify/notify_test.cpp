@@ -7,6 +7,7 @@
 
 #include "base/file.hpp"
 #include "base/text.hpp"
+#include "notify/notifier.hpp"
 #include "notify/outgoing.hpp"
 #include "notify/settings.hpp"
 #include "notify/web_push.hpp"
@@ -139,6 +140,28 @@ TEST_CASE("A push is refused where the keys are none or the text is too long") {
     CHECK(encrypt_push(std::string(kPayloadMax + 1, 'x'), point, auth).error().code ==
           Errc::too_large);
     CHECK(encrypt_push(std::string(kPayloadMax, 'x'), point, auth));
+}
+
+TEST_CASE("What an operator says wrong is told before anything is sent") {
+    const auto why = [](auto change) {
+        NotifierOptions options;
+        options.outgoing.smtp_url = "smtp://mail.example:587";
+        options.outgoing.smtp_from = "parley@example.org";
+        change(options);
+        const auto good = check(options);
+        return good ? std::string() : good.error().what;
+    };
+    CHECK(why([](NotifierOptions&) {}).empty());
+    CHECK(check(NotifierOptions{}));
+    CHECK(why([](auto& o) { o.contact = "nobody"; }).find("--contact") == 0);
+    CHECK(why([](auto& o) { o.contact = "mailto:"; }).find("--contact") == 0);
+    CHECK(why([](auto& o) { o.outgoing.smtp_url = "http://x"; }).find("--smtp-url is") == 0);
+    CHECK(why([](auto& o) { o.outgoing.smtp_url = "smtp://"; }).find("--smtp-url is") == 0);
+    CHECK(why([](auto& o) { o.outgoing.smtp_from = ""; }).find("belong together") != std::string::npos);
+    CHECK(why([](auto& o) { o.outgoing.smtp_url = ""; }).find("belong together") != std::string::npos);
+    CHECK(why([](auto& o) { o.outgoing.smtp_from = "a@b>\r\nRCPT"; }).find("--smtp-from") == 0);
+    CHECK(why([](auto& o) { o.outgoing.ca_file = "/no/such"; }).find("/no/such") != std::string::npos);
+    CHECK(why([](auto& o) { o.retry_max_ms = 1; }).find("--retry-max") == 0);
 }
 
 TEST_CASE("HMAC-SHA256 is that of RFC 4231") {

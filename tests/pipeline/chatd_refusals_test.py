@@ -270,6 +270,8 @@ def command_line(folder):
     check("--no-auth beyond loopback is refused with 78", done.returncode == 78 and "no-auth" in done.stderr, (done.returncode, done.stderr))
     done = run("--tls-cert", "x.pem")
     check("a certificate without its key is refused with 78", done.returncode == 78, (done.returncode, done.stderr))
+    done = run("--ws-message-max", "0")
+    check("a WebSocket that could take no message is refused with 78", done.returncode == 78 and "--ws-message-max" in done.stderr, (done.returncode, done.stderr))
     done = run("--nonsense")
     check("an unknown flag is 64", done.returncode == 64, done.returncode)
     config = os.path.join(folder, "chatd.toml")

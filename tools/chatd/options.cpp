@@ -135,6 +135,8 @@ base::Result<void> check(const Options& o) {
                           fmt::format("--no-auth is for loopback only, not for '{}'", o.bind));
     if (o.tls_cert.empty() != o.tls_key.empty())
         return base::fail(base::Errc::config, "--tls-cert and --tls-key belong together");
+    if (o.ws_message_max < 1024)
+        return base::fail(base::Errc::config, "--ws-message-max is 1KiB at least");
     if (o.ws_timeout_ms <= o.ws_ping_ms)
         return base::fail(base::Errc::config, "--ws-timeout is longer than --ws-ping");
     if (o.session_ms < 60'000)

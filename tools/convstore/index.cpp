@@ -79,6 +79,8 @@ Result<void> run_index(const Options& o) {
         options.changes_endpoint = o.server.changes_endpoint.empty() ? o.places().changes_endpoint()
                                                                      : o.server.changes_endpoint;
     auto indexer = search::Indexer::open(options);
+    if (!indexer && !o.once && indexer.error().code == Errc::unavailable)
+        base::log(Level::info, "index.waiting", {{"for", indexer.error().what}});
     // No store yet; or one who was overtaken still has the index open, for as long as a sync takes.
     while (!indexer && !o.once &&
            (indexer.error().code == Errc::unavailable || indexer.error().code == Errc::conflict)) {

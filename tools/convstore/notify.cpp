@@ -20,6 +20,7 @@ using base::Result;
 namespace {
 
 Result<void> run_notify(const Options& o) {
+    if (auto good = notify::check(o.notify); !good) return good;
     const auto signals = base::SignalFd::block({SIGTERM, SIGINT, SIGHUP});
     base::log_level(*base::parse_level(o.daemon.log_level));
     const base::Places places = o.places();
@@ -65,6 +66,8 @@ Result<void> run_notify(const Options& o) {
     std::optional<store::Lease>& lease = *taken;
     if (!lease) return {};
     auto reader = store::open_reader(o.store_path());
+    if (!reader && reader.error().code == Errc::unavailable)
+        base::log(Level::info, "notify.waiting", {{"for", reader.error().what}});
     while (!reader && reader.error().code == Errc::unavailable) {
         if (told_to_stop(signals)) return {};
         if (auto held = lease->renew(); !held) return held;
