@@ -395,6 +395,8 @@ std::string Router::status_json() const {
         w.field("load_s", worker.load_s).field("zone", worker.zone);
         w.field("running", worker.status.running).field("kv_free", worker.status.kv_free);
         w.field("kv_total", worker.status.kv_total).field("longest_ms", worker.status.longest_ms);
+        w.field("drafted_tokens", worker.status.drafted_tokens);
+        w.field("accepted_tokens", worker.status.accepted_tokens);
         w.field("served", worker.served)
             .field("cost_s", worker.cost_s)
             .field("draining", worker.draining)

@@ -35,6 +35,8 @@ class CostModel {
     bool known() const { return observed_ > 0; }
     bool prefill_known() const { return largest_prefill_ > 0; }
     double seconds(const IterationLoad& load) const;  // 0 before the first observe()
+    // The same with the host to itself, as far as the fit knows it.
+    double seconds_least(const IterationLoad& load) const { return seconds(load) / slow_; }
     // What `load` adds to an iteration of `rows` decode and prefill rows, who share t0 evenly.
     double share(const IterationLoad& load, double rows) const;
     // The most prefill rows from `position` on, a multiple of `step` ≥ step, with which an iteration

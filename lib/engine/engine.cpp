@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cassert>
-#include <limits>
 
 namespace parley::engine {
 namespace {
@@ -140,6 +139,8 @@ Finished Engine::summary(const Sequence& s) const {
     f.output_tokens = s.produced();
     f.reuse = reuse(s);
     f.cost_s = s.cost_s;
+    f.drafted_tokens = s.drafted;
+    f.accepted_tokens = s.accepted;
     return f;
 }
 
@@ -189,49 +190,8 @@ void Engine::fail(Sequence& s, base::Error error) {
     const Handle handle = s.handle;
     const Finished f = summary(s);
     drop(s);
-    sink_.failed(handle, {std::move(error), f.prompt_tokens, f.output_tokens, f.cost_s, f.reuse});
-}
-
-void Engine::check_times(int64_t now_ns) {
-    std::vector<Handle> handles;  // ending a sequence changes the lists; few do
-    for (const auto& [handle, owner] : sequences_) {
-        Sequence& s = *owner;
-        if (s.held()) {
-            if (s.held_since_ns == 0) s.held_since_ns = now_ns;
-            s.parked = now_ns - s.held_since_ns >= options_.park_ms * 1'000'000;
-        } else if (s.held_since_ns != 0) {
-            // The reader's pauses are not the answer's time.
-            if (s.job.total_deadline_ns != 0) s.job.total_deadline_ns += now_ns - s.held_since_ns;
-            s.held_since_ns = 0;
-            s.parked = false;
-        }
-        const bool late_start =
-            !s.admitted && s.job.start_deadline_ns != 0 && now_ns >= s.job.start_deadline_ns;
-        const bool late =
-            !s.held() && s.job.total_deadline_ns != 0 && now_ns >= s.job.total_deadline_ns;
-        if (late_start || late || s.ended) handles.push_back(handle);
-    }
-    std::sort(handles.begin(), handles.end());
-    for (const Handle handle : handles) {
-        const auto found = sequences_.find(handle);
-        if (found == sequences_.end()) continue;
-        Sequence& s = *found->second;
-        if (s.ended) {
-            if (s.held()) continue;
-            if (!s.admitted) {
-                s.admitted = true;
-                sink_.admitted(handle, s.prompt_tokens);
-                if (sequences_.count(handle) == 0) continue;
-            }
-            finish(s, *s.ended, now_ns);
-        } else if (s.text_seen) {
-            finish(s, Finish::timeout, now_ns);
-        } else {
-            fail(s, {base::Errc::timeout, s.admitted
-                                              ? "the time for the answer ran out before any output"
-                                              : "no slot was free in time"});
-        }
-    }
+    sink_.failed(handle, {std::move(error), f.prompt_tokens, f.output_tokens, f.cost_s, f.reuse,
+                          f.drafted_tokens, f.accepted_tokens});
 }
 
 uint32_t Engine::rows_for(int64_t target_ms, const IterationLoad& decodes,
@@ -322,6 +282,7 @@ void Engine::run_forward() {
 Engine::Outcome Engine::choose(Sequence& s, const Rows& rows, std::span<float> logits) {
     const size_t vocab = forward_.vocab_size();
     drafted_ += rows.drafts;
+    s.drafted += rows.drafts;
     for (uint32_t i = 0;; ++i) {
         std::span<const uint64_t> allowed;
         if (s.matcher) allowed = s.matcher->mask(s.produced_max - s.produced());
@@ -331,6 +292,7 @@ Engine::Outcome Engine::choose(Sequence& s, const Rows& rows, std::span<float> l
         if (outcome.finish || outcome.failure != nullptr) return outcome;
         if (i == rows.drafts || token != s.draft[i + 1]) return outcome;
         ++s.computed;
+        ++s.accepted;
         ++accepted_;
     }
 }
@@ -432,17 +394,6 @@ bool Engine::step() {
             finish(*s, Finish::max_tokens, now_ns);
     }
     return true;
-}
-
-int64_t Engine::next_deadline_ns() const {
-    int64_t least = std::numeric_limits<int64_t>::max();
-    for (const auto& [handle, s] : sequences_) {
-        if (!s->admitted && s->job.start_deadline_ns != 0)
-            least = std::min(least, s->job.start_deadline_ns);
-        if (!s->held() && s->job.total_deadline_ns != 0)
-            least = std::min(least, s->job.total_deadline_ns);
-    }
-    return least;
 }
 
 EngineStats Engine::stats() const {

@@ -9,7 +9,10 @@
 //          below it is held: keeps its blocks, takes no rows, stops no one else. The sink's maker
 //          calls grant() with -1 for each event made and +n for each CREDIT.
 // Times    deadlines are looked at in each step; cancel() is at once, its blocks are free on
-//          return.
+//          return. A sequence that has said nothing yet and whose prompt, what it finds in the prefix
+//          cache left out, takes longer than is left of a deadline even if nobody else ran and the host
+//          were as fast as it ever is (CostModel::seconds_least()) is ended at once: the time goes to
+//          those that can still be in time.
 // Drafts   what a sequence will say next is guessed from its own text where that pays
 //          (engine/speculator.hpp): the guessed tokens are computed behind its last one, and each is
 //          taken if the sampler, with that position's random number, penalties and grammar, picks the
@@ -92,6 +95,7 @@ struct Finished {
     uint32_t output_tokens = 0;  // replayed ones once
     Reuse reuse;
     double cost_s = 0;
+    uint64_t drafted_tokens = 0, accepted_tokens = 0;  // as EngineStats, of this one
 };
 
 struct Failed {
@@ -100,6 +104,7 @@ struct Failed {
     uint32_t output_tokens = 0;
     double cost_s = 0;
     Reuse reuse;
+    uint64_t drafted_tokens = 0, accepted_tokens = 0;
 };
 
 class Sink {
@@ -165,6 +170,7 @@ class Engine {
         const char* failure = nullptr;
     };
     void check_times(int64_t now_ns);
+    const char* missed(Sequence& sequence, int64_t now_ns);
     void draft(IterationLoad& decodes);
     void run_forward();
     Outcome choose(Sequence& sequence, const Rows& rows, std::span<float> logits);

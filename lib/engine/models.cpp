@@ -206,6 +206,8 @@ std::vector<std::string> Models::take_freed() { return std::exchange(freed_, {})
 
 pipe::StatusMeta Models::status() {
     pipe::StatusMeta sum;
+    sum.drafted_tokens = gone_stats_.drafted_tokens;
+    sum.accepted_tokens = gone_stats_.accepted_tokens;
     for (const auto& entry : entries_) {
         const pipe::StatusMeta one = entry->service->status();
         sum.running += one.running;
@@ -215,6 +217,8 @@ pipe::StatusMeta Models::status() {
         sum.kv_total += one.kv_total;
         sum.queue_s += one.queue_s;
         sum.longest_ms = std::max(sum.longest_ms, one.longest_ms);
+        sum.drafted_tokens += one.drafted_tokens;
+        sum.accepted_tokens += one.accepted_tokens;
         for (const pipe::Charge& charge : one.charges) {
             const auto same =
                 std::find_if(sum.charges.begin(), sum.charges.end(),

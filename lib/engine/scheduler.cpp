@@ -167,6 +167,18 @@ bool Scheduler::make_room(const Sequence& wanted, uint32_t blocks) {
     return fits(wanted, blocks);
 }
 
+uint32_t Scheduler::would_find(Sequence& s) const {
+    if (!prefixes_.on()) return 0;
+    find_keys(s, reusable(s));
+    const std::span<const PrefixKey> keys =
+        std::span<const PrefixKey>(s.keys).first(std::min<size_t>(s.keys.size(), reusable(s)));
+    const uint32_t blocks = prefixes_.match(keys).blocks;
+    const uint32_t tokens = blocks * kBlockTokens;
+    const size_t most = std::min<size_t>(kBlockTokens, s.tokens.size() - 1 - tokens);
+    return tokens + prefixes_.part(blocks == 0 ? s.root : s.keys[blocks - 1],
+                                   std::span(s.tokens).subspan(tokens, most)).tokens;
+}
+
 // The first of those that wait and for whom there may be a slot.
 Sequence* Scheduler::next() const {
     const bool slot = running_.size() < options_.slots_max;
@@ -177,8 +189,8 @@ Sequence* Scheduler::next() const {
         batch = batch || is_batch(*s);
     }
     const auto before = [](const Sequence& a, const Sequence& b) {
-        return std::tie(a.job.priority, a.flow->tag, a.arrival) <
-               std::tie(b.job.priority, b.flow->tag, b.arrival);
+        return std::tie(a.job.priority, a.flow->tag, a.begin_by_ns, a.arrival) <
+               std::tie(b.job.priority, b.flow->tag, b.begin_by_ns, b.arrival);
     };
     Sequence* first = nullptr;
     for (Sequence* s : waiting_) {

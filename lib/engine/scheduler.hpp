@@ -10,8 +10,9 @@
 //            behind goes first (engine/flows.hpp), batch after all others, within a flow the class and
 //            then who has waited longest. Who has rested for rest_max_ns goes before all that, the
 //            longest first, in up to half of the time: no one starves, and no flow wins by it.
-// Admission  by class, flow, then arrival; needs blocks for all its tokens and `reserve_tokens` of
-// growth.
+// Admission  by class, flow, slack (when it has to begin for its deadlines, as the engine says; those
+//            without one behind those that have one), then arrival; needs blocks for all its tokens and
+//            `reserve_tokens` of growth.
 //            The first that does not fit stops those behind it: a long prompt is not overtaken for
 //            ever by short ones. For want of blocks or slots one that waits preempts those that are
 //            parked (without credit for long), and batch ones if it is of a higher class.
@@ -105,6 +106,8 @@ class Scheduler {
     const std::vector<Sequence*>& waiting() const { return waiting_; }
     const BlockPool& pool() const { return pool_; }
     const PrefixCache& prefixes() const { return prefixes_; }
+    // Tokens of one that waits whose KV it would find if it were admitted now.
+    uint32_t would_find(Sequence& sequence) const;
     uint32_t blocks_free() const { return pool_.blocks_free() + prefixes_.unused(); }
     bool yielding() const { return yielding_; }  // somebody takes no rows for another's beginning
     uint64_t preempted() const { return preempted_; }

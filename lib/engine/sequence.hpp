@@ -102,7 +102,10 @@ struct Sequence {
     bool text_seen = false;  // some text was given out, by this attempt or by one before
     int64_t credit = 0;
     uint64_t arrival = 0;  // order among equals; kept over preemption
+    // Of the waiting ones: when its prompt has to be begun, for its deadlines; INT64_MAX: any time.
+    int64_t begin_by_ns = INT64_MAX;
     double cost_s = 0;     // its share of the busy time so far
+    uint64_t drafted = 0, accepted = 0;  // guessed tokens that were computed, and that came true
     uint32_t preemptions = 0;
     int64_t held_since_ns = 0;    // 0: not held
     bool parked = false;          // held for long: its blocks and slot go to whoever waits

@@ -65,12 +65,17 @@ std::string_view status_of(base::Errc code) {
     }
 }
 
-pipe::Usage usage_of(uint32_t prompt_tokens, uint32_t output_tokens, const Reuse& reuse) {
+// What a request used: `Summary` is Finished or Failed.
+template <class Summary>
+void measured(const Summary& summary, pipe::EndMeta& meta) {
     pipe::Usage usage;
-    usage.input_tokens = prompt_tokens;
-    usage.cache_read_input_tokens = reuse.read_tokens;
-    usage.output_tokens = output_tokens;
-    return usage;
+    usage.input_tokens = summary.prompt_tokens;
+    usage.cache_read_input_tokens = summary.reuse.read_tokens;
+    usage.output_tokens = summary.output_tokens;
+    meta.usage = usage;
+    meta.cost_s = summary.cost_s;
+    meta.drafted_tokens = summary.drafted_tokens;
+    meta.accepted_tokens = summary.accepted_tokens;
 }
 
 EngineOptions of_model(EngineOptions options, const model::Artifact& artifact) {
@@ -381,8 +386,7 @@ void Service::cancel(const std::string& id, const std::string& reason) {
     meta.reason = reason;
     meta.model = artifact_.hash();
     if (const auto summed = engine_.cancel(live.handle)) {
-        meta.usage = usage_of(summed->prompt_tokens, summed->output_tokens, summed->reuse);
-        meta.cost_s = summed->cost_s;
+        measured(*summed, meta);
     }
     live.end = std::move(meta);
     close(id);
@@ -403,8 +407,7 @@ void Service::abandon(const std::string& why) {
         meta.retryable = true;
         meta.model = artifact_.hash();
         if (const auto summed = engine_.cancel(live.handle)) {
-            meta.usage = usage_of(summed->prompt_tokens, summed->output_tokens, summed->reuse);
-            meta.cost_s = summed->cost_s;
+            measured(*summed, meta);
         }
         live.end = std::move(meta);
         close(id);
@@ -437,8 +440,7 @@ void Service::finished(Handle handle, const Finished& finished) {
     live->answer->finish(finished, live->last_stamp_ns, events_);
     pipe::EndMeta meta;
     meta.attempt = live->attempt;
-    meta.usage = usage_of(finished.prompt_tokens, finished.output_tokens, finished.reuse);
-    meta.cost_s = finished.cost_s;
+    measured(finished, meta);
     meta.model = artifact_.hash();
     live->end = std::move(meta);
     send(*live, events_);
@@ -454,8 +456,7 @@ void Service::failed(Handle handle, const Failed& failed) {
     meta.status = status_of(failed.error.code);
     meta.message = failed.error.what;
     if (failed.error.code == base::Errc::timeout) meta.reason = "deadline";
-    meta.usage = usage_of(failed.prompt_tokens, failed.output_tokens, failed.reuse);
-    meta.cost_s = failed.cost_s;
+    measured(failed, meta);
     meta.model = artifact_.hash();
     live->end = std::move(meta);
     live->waiting.clear();  // what the reader has not seen of a failed answer is of no use
@@ -472,6 +473,8 @@ pipe::StatusMeta Service::status() {
     meta.kv_free = stats.kv_blocks_free;
     meta.kv_total = stats.kv_blocks;
     meta.queue_s = static_cast<double>(stats.waiting_tokens) * stats.prefill_row_s;
+    meta.drafted_tokens = stats.drafted_tokens;
+    meta.accepted_tokens = stats.accepted_tokens;
 
     const int64_t now_ns = clock_.mono_ns();
     if (now_ns - window_started_ns_ >= kWindowNs) {

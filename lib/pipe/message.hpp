@@ -106,6 +106,7 @@ struct EndMeta {
     std::string reason;
     std::optional<Usage> usage;
     double cost_s = 0;
+    uint64_t drafted_tokens = 0, accepted_tokens = 0;  // guessed and computed; those that came true
     std::string model;
     uint64_t change = 0;
     bool ok() const { return status == "ok"; }
@@ -138,6 +139,7 @@ struct StatusMeta {
     uint32_t kv_free = 0, kv_total = 0;
     double queue_s = 0;
     double longest_ms = 0;
+    uint64_t drafted_tokens = 0, accepted_tokens = 0;  // as in EndMeta, since the process began
     std::vector<Charge> charges;
     bool draining = false;
 };

@@ -306,6 +306,8 @@ std::string to_meta(const EndMeta& m) {
         w.field("output_tokens", m.usage->output_tokens).end();
     }
     number(w, "cost_s", m.cost_s);
+    number(w, "drafted_tokens", m.drafted_tokens);
+    number(w, "accepted_tokens", m.accepted_tokens);
     text(w, "model", m.model);
     number(w, "change", m.change);
     w.end();
@@ -332,6 +334,8 @@ Result<EndMeta> parse_end_meta(std::string_view meta) {
         m.usage = usage;
     }
     members->real("cost_s", m.cost_s);
+    members->integer("drafted_tokens", m.drafted_tokens);
+    members->integer("accepted_tokens", m.accepted_tokens);
     members->text("model", m.model);
     members->integer("change", m.change);
     return members->done(std::move(m));
@@ -385,6 +389,8 @@ std::string to_meta(const StatusMeta& m) {
     number(w, "kv_total", m.kv_total);
     number(w, "queue_s", m.queue_s);
     number(w, "longest_ms", m.longest_ms);
+    number(w, "drafted_tokens", m.drafted_tokens);
+    number(w, "accepted_tokens", m.accepted_tokens);
     if (!m.charges.empty()) {
         w.key("charges").array();
         for (const Charge& charge : m.charges)
@@ -407,6 +413,8 @@ Result<StatusMeta> parse_status_meta(std::string_view meta) {
     members->integer("kv_total", m.kv_total);
     members->real("queue_s", m.queue_s);
     members->real("longest_ms", m.longest_ms);
+    members->integer("drafted_tokens", m.drafted_tokens);
+    members->integer("accepted_tokens", m.accepted_tokens);
     members->objects("charges", [&m](Members& inner) {
         Charge charge;
         inner.text("flow", charge.flow);

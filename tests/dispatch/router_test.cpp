@@ -135,6 +135,22 @@ TEST_CASE("a request reaches a worker with its version, and its events come back
     REQUIRE(f.client.ends["r"][0].model == "hash-smol");
 }
 
+TEST_CASE("status shows what each worker guessed and what came true", "[router]") {
+    Fixture f;
+    TestWorker& worker = f.join("w0");
+    worker.answerer->set_status([] {
+        pipe::StatusMeta status;
+        status.drafted_tokens = 9001;
+        status.accepted_tokens = 4242;
+        return status;
+    });
+    const auto shows = [&](const char* what) {
+        return f.router->status_json().find(what) != std::string::npos;
+    };
+    REQUIRE(f.until([&] { return shows("\"drafted_tokens\":9001"); }));
+    REQUIRE(shows("\"accepted_tokens\":4242"));
+}
+
 TEST_CASE("requests wait while every slot is taken, and start as one is freed", "[router]") {
     Fixture f;
     TestWorker& worker = f.join("w0", 2);

@@ -140,3 +140,15 @@ TEST_CASE("free slots are not counted against the queue") {
     REQUIRE_FALSE(refused);
     CHECK(refused.error().code == base::Errc::again);
 }
+
+TEST_CASE("what a load takes at least does not grow while the host is slow") {
+    std::mt19937 random(7);
+    CostModel model;
+    run(model, random, 300, 1);
+    const IterationLoad load = IterationLoad::of(0, 256, false);
+    const double before = model.seconds_least(load);
+    CHECK(before == Approx(law(load, 1)).epsilon(0.1));
+    model.observe(load, law(load, 8));
+    CHECK(model.seconds(load) > 3 * before);
+    CHECK(model.seconds_least(load) < 1.5 * before);
+}

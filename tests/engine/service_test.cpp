@@ -513,3 +513,28 @@ TEST_CASE("a schema is compiled aside, holds the answer, and is kept for the nex
     CHECK(tight.end->status == "invalid_request_error");
     CHECK(tight.end->message.rfind("max_tokens: 1 are left", 0) == 0);
 }
+
+TEST_CASE("END tells what was guessed for its request, and status what was for all", "[service]") {
+    for (const uint32_t speculate : {0u, 4u}) {
+        CAPTURE(speculate);
+        Bench b;
+        b.options.engine.speculate_max = speculate;
+        for (model::Token token = 0; token < 240; ++token) b.forward.script.push_back(10 + token % 3);
+        b.forward.run_ms = 50;  // so that a row more is cheap
+        b.open();
+        uint64_t drafted = 0, accepted = 0;
+        for (const char* id : {"req_1", "req_2"}) {
+            b.ask(id, R"("max_tokens":100)");
+            b.run();
+            const auto& end = *b.desk.cases[id].end;
+            CHECK((end.drafted_tokens > 0) == (speculate > 0));
+            CHECK((end.accepted_tokens > 0) == (speculate > 0));
+            CHECK(end.accepted_tokens <= end.drafted_tokens);
+            drafted += end.drafted_tokens;
+            accepted += end.accepted_tokens;
+        }
+        const auto status = b.service->status();
+        CHECK(status.drafted_tokens == drafted);
+        CHECK(status.accepted_tokens == accepted);
+    }
+}

@@ -87,3 +87,24 @@ TEST_CASE("a known member of the wrong type is refused by name, an unknown one i
     REQUIRE_FALSE(parse_hello_meta(R"({"role":"king","boot":"b"})").has_value());
     REQUIRE_FALSE(parse_event_meta(R"({"seq":-1})").has_value());
 }
+
+TEST_CASE("tokens guessed and come true travel in END and STATUS, and are absent at 0", "[pipe]") {
+    EndMeta end;
+    StatusMeta status;
+    CHECK(to_meta(end).find("drafted") == std::string::npos);
+    CHECK(to_meta(status).find("accepted") == std::string::npos);
+    end.drafted_tokens = 1ull << 40;
+    end.accepted_tokens = 7;
+    status.drafted_tokens = 12;
+    status.accepted_tokens = 11;
+    const auto end_back = parse_end_meta(to_meta(end));
+    const auto status_back = parse_status_meta(to_meta(status));
+    REQUIRE(end_back);
+    REQUIRE(status_back);
+    CHECK(end_back->drafted_tokens == 1ull << 40);
+    CHECK(end_back->accepted_tokens == 7);
+    CHECK(status_back->drafted_tokens == 12);
+    CHECK(status_back->accepted_tokens == 11);
+    CHECK_FALSE(parse_end_meta(R"({"drafted_tokens":-1})"));
+    CHECK_FALSE(parse_status_meta(R"({"accepted_tokens":"7"})"));
+}
