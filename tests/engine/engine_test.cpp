@@ -484,6 +484,40 @@ TEST_CASE("classes are served in their order, and batch gives way for want of a 
     check_same(b.answer(batch), alone(job(0, 10, 10), -100.0f));
 }
 
+TEST_CASE("who is admitted has room to grow: the reserve keeps a prompt that would fit out", "[engine]") {
+    for (const uint32_t reserve : {0u, 32u}) {
+        CAPTURE(reserve);
+        Bench b;
+        b.forward.end_bias = -100.0f;
+        b.forward.blocks = 4;  // two prompts of 32 fill it
+        b.options.reserve_tokens = reserve;
+        b.options.prefix_blocks = 0;
+        b.open();
+        const auto first = *b.engine->submit(job(0, 32, 24));
+        const auto second = *b.engine->submit(job(2, 32, 24));
+        b.engine->step();
+        CHECK(b.answer(first).admitted);
+        CHECK(b.answer(second).admitted == (reserve == 0));
+        b.run();
+        CHECK((b.engine->stats().preempted > 0) == (reserve == 0));
+        check_same(b.answer(second), alone(job(2, 32, 24), -100.0f));
+    }
+}
+
+TEST_CASE("no more is reserved than the answer may still take", "[engine]") {
+    Bench b;
+    b.forward.end_bias = -100.0f;
+    b.forward.blocks = 4;
+    b.options.reserve_tokens = 1000;
+    b.options.prefix_blocks = 0;
+    b.open();
+    const auto first = *b.engine->submit(job(0, 17, 15));
+    const auto second = *b.engine->submit(job(2, 17, 15));
+    b.engine->step();
+    CHECK(b.answer(first).admitted);
+    CHECK(b.answer(second).admitted);
+}
+
 TEST_CASE("a request not admitted in its time fails with timeout", "[engine]") {
     Bench b;
     b.forward.end_bias = -100.0f;

@@ -74,6 +74,38 @@ TEST_CASE("a row of a product does not depend on the rows beside it", "[kernels]
     }
 }
 
+TEST_CASE("no path's operation is another's: what is forced by name is what runs", "[kernels]") {
+    std::vector<const Kernels*> paths = fast_paths();
+    paths.push_back(&reference::table());
+    for (size_t a = 0; a < paths.size(); ++a) {
+        for (size_t b = a + 1; b < paths.size(); ++b) {
+            const Kernels& one = *paths[a];
+            const Kernels& other = *paths[b];
+            CAPTURE(one.name, other.name);
+            for (const TypeOps& type : one.types) {
+                const TypeOps* same = other.ops(type.type);
+                REQUIRE(same != nullptr);
+                CAPTURE(static_cast<int>(type.type));
+                const bool floats = type.type == Type::f32 || type.type == Type::f16 || type.type == Type::bf16;
+                // Tiles are for integers: the rest of that path is AVX-512's.
+                const bool shared = floats && one.name == std::string_view("amx") &&
+                                    other.name == std::string_view("avx512vnni");
+                CHECK((type.matmul == same->matmul) == shared);
+            }
+            if (one.name == std::string_view("amx") || other.name == std::string_view("amx")) continue;
+            CHECK(one.quantise != other.quantise);
+            CHECK(one.rms_norm != other.rms_norm);
+            CHECK(one.rope_adjacent != other.rope_adjacent);
+            CHECK(one.silu_mul != other.silu_mul);
+            CHECK(one.gelu_mul != other.gelu_mul);
+            CHECK(one.kv_append != other.kv_append);
+            CHECK(one.attention_split != other.attention_split);
+            CHECK(one.attention_fold != other.attention_fold);
+            CHECK(one.attention_finish != other.attention_finish);
+        }
+    }
+}
+
 TEST_CASE("a row of the embedding has the reference's bits", "[kernels]") {
     for (const Kernels* path : fast_paths()) {
         for (const Type type : kTypes) {

@@ -18,8 +18,8 @@ WORKER = os.path.join(BIN, "infer-worker")
 need_model()
 
 
-def worker(*args, stdin=""):
-    return subprocess.run([WORKER, *args], input=stdin, capture_output=True, text=True, timeout=300)
+def worker(*args, stdin="", env=None):
+    return subprocess.run([WORKER, *args], input=stdin, capture_output=True, text=True, timeout=300, env=dict(os.environ, **(env or {})))
 
 
 def ask(text, **members):
@@ -71,6 +71,26 @@ check("one after the other or together, the texts are equal",
 
 kernel = worker("run", "--model", MODEL, "--kernel", "reference", stdin=lines[1] + "\n")
 check("the reference kernel gives the same text", text_of(answers(kernel.stdout)["q1"]) == text_of(together["q1"]), kernel.stderr)
+
+small = ["bench", "--model", MODEL, "--json", "--prompt-tokens", "16", "--decode-tokens", "4", "--repeats", "1", "--batch", "1"]
+flags = set(open("/proc/cpuinfo").read().split("flags", 1)[1].split("\n", 1)[0].split())
+needs = {"reference": set(), "avx2": {"avx2", "fma", "f16c"}, "avx512vnni": {"avx512f", "avx512bw", "avx512vl", "avx512_vnni"},
+         "amx": {"avx512_vnni", "amx_tile", "amx_int8"}}
+peaks = {}
+for path, wanted in needs.items():
+    forced = worker(*small, env={"PARLEY_KERNEL": path})
+    if not wanted <= flags:
+        check(f"PARLEY_KERNEL={path} is refused by name where the processor lacks it", forced.returncode == 65 and path in forced.stderr, forced.stderr)
+        continue
+    report = json.loads(forced.stdout) if forced.returncode == 0 else {}
+    check(f"PARLEY_KERNEL={path} is what runs", report.get("kernel") == path, (report, forced.stderr))
+    peaks[path] = report["int8_gops"]
+    said = answers(worker("run", "--model", MODEL, stdin=lines[1] + "\n", env={"PARLEY_KERNEL": path}).stdout)
+    check(f"PARLEY_KERNEL={path} gives the same text", text_of(said["q1"]) == text_of(together["q1"]))
+check("a flag stands above PARLEY_KERNEL", json.loads(worker(*small, "--kernel", "reference", env={"PARLEY_KERNEL": "avx2"}).stdout)["kernel"] == "reference")
+check("the peak measured is that of the forced path's instruction",
+      peaks["reference"] == 0 and 0 < peaks.get("avx2", 1) < peaks.get("avx512vnni", float("inf")), peaks)
+check("a PARLEY_KERNEL of no such name is 64", worker(*small, env={"PARLEY_KERNEL": "abacus"}).returncode == 64)
 
 seeded = [worker("run", "--model", MODEL, "--text", "--seed", s, stdin=ask("Tell me a story.", temperature=1) + "\n").stdout
           for s in ("1", "1", "2")]
