@@ -1,8 +1,9 @@
 // Server: the writer behind its sockets. What convstore serve runs.
 //
 // Turn       reads the commands that wait (at most batch_max), applies them in one commit, publishes its
-//            changes, then answers. While a commit waits for the disk the next group gathers: the busier,
-//            the larger the groups, and an idle store answers at once.
+//            changes, then answers. While a commit waits for the disk the next group gathers, and for at most
+//            an eighth of a commit's time after it: the busier, the larger the groups, and an idle store
+//            answers at once.
 // Names      an ASK's id BOOT-SEQ names a command for good (protocol: commands); any other id is a
 //            command that a resend would run again.
 // Replies    EVENT with the reply object, END with status ok or the error's type (reason "refused") and
