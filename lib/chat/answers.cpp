@@ -7,8 +7,14 @@ namespace parley::chat {
 bool Answers::add(const std::shared_ptr<Answer>& answer, std::shared_ptr<AnswerHost> host,
                   int64_t linger_ms) {
     if (full()) return false;
+    const pipe::Envelope& envelope = answer->options().envelope;
+    Readable readable{answer->stream(), envelope.org, envelope.user,
+                      !envelope.conversation.empty()};
     const bool added =
-        answers_.emplace(answer->id(), Entry{answer, std::move(host), linger_ms}).second;
+        answers_
+            .emplace(answer->id(),
+                     Entry{answer, std::move(host), linger_ms, std::move(readable)})
+            .second;
     if (added) walk_.push_back(answer);
     live_ += added;
     return added;
@@ -17,6 +23,11 @@ bool Answers::add(const std::shared_ptr<Answer>& answer, std::shared_ptr<AnswerH
 std::shared_ptr<Answer> Answers::find(const std::string& id) const {
     const auto found = answers_.find(id);
     return found == answers_.end() ? nullptr : found->second.answer;
+}
+
+const Answers::Readable* Answers::readable(const std::string& id) const {
+    const auto found = answers_.find(id);
+    return found == answers_.end() ? nullptr : &found->second.readable;
 }
 
 void Answers::tick() {
@@ -28,10 +39,20 @@ void Answers::tick() {
         if (!answer->over()) answer->tick();
         const auto found = answers_.find(answer->id());
         if (found == answers_.end() || found->second.answer != answer) continue;
-        if (answer->over() && answer->stream()->ended())
-            lingering_.emplace(now + found->second.linger_ms, answer->id());
-        else
+        if (!answer->over() || !answer->stream()->ended()) {
             walk_.push_back(std::move(answer));
+            continue;
+        }
+        Entry& entry = found->second;
+        // The last one may go with them, and its id.
+        const std::shared_ptr<AnswerHost> host = std::move(entry.host);
+        entry.answer.reset();
+        if (!answer->options().stream.keep_frames) {
+            answers_.erase(found);
+            continue;
+        }
+        entry.readable.stream->settle();
+        lingering_.emplace(now + entry.linger_ms, answer->id());
     }
     live_ = walk_.size();
     while (!lingering_.empty() &&
@@ -49,7 +70,8 @@ void Answers::clear() {
 
 void Answers::abandon_all(const messages::ApiError& error) {
     std::vector<std::shared_ptr<Answer>> all;
-    for (const auto& [id, entry] : answers_) all.push_back(entry.answer);
+    for (const auto& [id, entry] : answers_)
+        if (entry.answer) all.push_back(entry.answer);
     for (const auto& answer : all) answer->abandon(error);
 }
 

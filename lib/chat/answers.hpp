@@ -21,11 +21,19 @@ class Answers final : public UpstreamSink {
     explicit Answers(uint32_t answers_max, const base::Clock& clock = base::system_clock())
         : answers_max_(answers_max), clock_(clock) {}
 
-    // False when full, or when this id is here already. The host is kept as long as the answer; an
-    // answer that is over can still be found for linger_ms.
+    // What of an answer can be read, and whose it is.
+    struct Readable {
+        std::shared_ptr<Stream> stream;
+        std::string org, user;
+        bool of_conversation = false;
+    };
+    // False when full, or when this id is here already. The host is kept as long as the answer is live. Of
+    // one that is over only the stream is kept, for linger_ms, so that it is small; nothing where the
+    // stream keeps no frames.
     bool add(const std::shared_ptr<Answer>& answer, std::shared_ptr<AnswerHost> host,
              int64_t linger_ms);
-    std::shared_ptr<Answer> find(const std::string& id) const;
+    std::shared_ptr<Answer> find(const std::string& id) const;  // a live one
+    const Readable* readable(const std::string& id) const;      // live or lingering
     // Hands on the time; drops what is over and has lingered. Costs by the answers that are live: those
     // that linger, thousands at a high rate, are not looked at before their time.
     void tick();
@@ -40,9 +48,10 @@ class Answers final : public UpstreamSink {
 
   private:
     struct Entry {
-        std::shared_ptr<Answer> answer;
+        std::shared_ptr<Answer> answer;  // null once it lingers
         std::shared_ptr<AnswerHost> host;
         int64_t linger_ms = 0;
+        Readable readable;
     };
     uint32_t answers_max_;
     const base::Clock& clock_;

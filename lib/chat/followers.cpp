@@ -8,13 +8,11 @@ namespace parley::chat {
 
 std::shared_ptr<Stream> readable(const Answers& answers, const std::string& id,
                                  const std::string& org, const std::string& user) {
-    const auto answer = answers.find(id);
-    if (!answer) return nullptr;
-    const AnswerOptions& options = answer->options();
-    if (options.envelope.org != org || options.envelope.user != user ||
-        !options.envelope.conversation.empty() || !options.stream.keep_frames)
+    const Answers::Readable* found = answers.readable(id);
+    if (!found || found->org != org || found->user != user || found->of_conversation ||
+        !found->stream->keeps_frames())
         return nullptr;
-    return answer->stream();
+    return found->stream;
 }
 
 base::Result<std::unique_ptr<Followers>> Followers::open(pipe::Context& context,

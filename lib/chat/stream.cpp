@@ -61,6 +61,12 @@ void Stream::close() {
     wake_all();
 }
 
+void Stream::settle() {
+    on_progress_ = nullptr;
+    frames_.shrink_to_fit();
+    for (Frame& frame : frames_) frame.sse.shrink_to_fit();
+}
+
 void Stream::fail(ApiError error) {
     if (ended_) return;
     ended_ = true;

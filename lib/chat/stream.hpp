@@ -88,6 +88,9 @@ class Stream : public std::enable_shared_from_this<Stream> {
     uint32_t epoch() const { return options_.epoch; }
     uint64_t next_seq() const { return next_; }
     void on_progress(std::function<void()> call) { on_progress_ = std::move(call); }
+    bool keeps_frames() const { return options_.keep_frames; }
+    // It has ended and is only kept: gives back what reading does not need.
+    void settle();
 
   private:
     friend class StreamReader;

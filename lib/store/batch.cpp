@@ -93,6 +93,7 @@ Handler find_handler(std::string_view command) {
         {"finish", do_finish},
         {"take_over", do_take_over},
         {"charge", do_charge},
+        {"charge_all", do_charge_all},
         {"conversation_create", do_conversation_create},
         {"conversation_update", do_conversation_update},
         {"conversation_delete", do_conversation_delete},

@@ -169,6 +169,7 @@ Step do_finish(Batch&, Fields&);
 Step do_take_over(Batch&, Fields&);
 // writer_usage.cpp
 Step do_charge(Batch&, Fields&);
+Step do_charge_all(Batch&, Fields&);
 Step do_idem_take(Batch&, Fields&);
 Step do_idem_done(Batch&, Fields&);
 Step do_idem_free(Batch&, Fields&);

@@ -201,16 +201,33 @@ std::string TakeOver::json() const {
         .number("resume", resume)
         .done();
 }
+namespace {
+void write_charge(Body& body, const Charge& c) {
+    body.id("org", kOrg, c.org)
+        .id("user", kUser, c.user)
+        .text("key_id", c.key_id)
+        .need("request_id", c.request_id);
+    if (c.end_user) body.id("end_user", kUser, *c.end_user);
+    body.text("model", c.model).text("service_class", c.service_class).need("status", c.status);
+    body.number("input_tokens", c.input_tokens).number("output_tokens", c.output_tokens);
+    body.number("cached_tokens", c.cached_tokens).number("compute_us", c.compute_us);
+}
+}  // namespace
 std::string Charge::json() const {
     Body body("charge");
-    body.id("org", kOrg, org)
-        .id("user", kUser, user)
-        .text("key_id", key_id)
-        .need("request_id", request_id);
-    if (end_user) body.id("end_user", kUser, *end_user);
-    body.text("model", model).text("service_class", service_class).need("status", status);
-    body.number("input_tokens", input_tokens).number("output_tokens", output_tokens);
-    return body.number("cached_tokens", cached_tokens).number("compute_us", compute_us).done();
+    write_charge(body, *this);
+    return body.done();
+}
+std::string charges_json(const std::vector<Charge>& charges) {
+    Body body("charge_all");
+    body.writer().key("charges").array();
+    for (const Charge& charge : charges) {
+        body.writer().object();
+        write_charge(body, charge);
+        body.writer().end();
+    }
+    body.writer().end();
+    return body.done();
 }
 std::string IdemTake::json() const {
     Body body("idem_take");

@@ -235,6 +235,9 @@ struct Charge {
     uint64_t compute_us = 0;
     std::string json() const;
 };
+// Several of them as one command: all are entered or none is; what was entered before is passed over.
+// → {"charged":n}
+std::string charges_json(const std::vector<Charge>& charges);
 
 // Idempotency of stateless requests. take → {"replayed":false} or, same fingerprint,
 // {"replayed":true,"done":bool,"result":…} (a result over 64 KiB is left out: read it);

@@ -96,7 +96,10 @@ Result<void> erase_idem(Batch& batch, std::string_view key) {
     return batch.erase(Table::idem, key);
 }
 
-Step do_charge(Batch& batch, Fields& f) {
+namespace {
+
+// True: entered now; false: it was before.
+tl::expected<bool, Refusal> charge_one(Batch& batch, Fields& f) {
     UsageEntry entry;
     f.id("org", kOrg, entry.org).id("user", kUser, entry.user).text("key_id", entry.key_id);
     f.id("end_user", kUser, entry.end_user);
@@ -110,7 +113,7 @@ Step do_charge(Batch& batch, Fields& f) {
     const std::string key = keys::idem(entry.user, kChargeScope, entry.request_id);
     auto known = find_idem(batch, key);
     if (!known) return refuse(known.error());
-    if (*known) return Said{member_raw("replayed", "true"), {}};
+    if (*known) return false;
     if (auto done = put_idem(batch, key, IdemRow{}, true); !done) return refuse(done.error());
     if (auto done = add_usage(batch, entry); !done) return refuse(done.error());
     if (auto done =
@@ -120,7 +123,34 @@ Step do_charge(Batch& batch, Fields& f) {
                              member("output_tokens", entry.output_tokens));
         !done)
         return refuse(done.error());
-    return Said{member_raw("replayed", "false"), {}};
+    return true;
+}
+
+}  // namespace
+
+Step do_charge(Batch& batch, Fields& f) {
+    const auto fresh = charge_one(batch, f);
+    if (!fresh) return tl::unexpected(fresh.error());
+    return Said{member_raw("replayed", *fresh ? "false" : "true"), {}};
+}
+
+Step do_charge_all(Batch& batch, Fields& f) {
+    std::string json;
+    f.raw("charges", json, RawKind::array);
+    if (!f.ok()) return refuse(Errc::invalid, f.error());
+    simdjson::dom::parser parser;
+    simdjson::dom::array charges;
+    if (parser.parse(json).get(charges)) return refuse(Errc::invalid, "charges should be an array");
+    uint64_t charged = 0;
+    for (const simdjson::dom::element one : charges) {
+        simdjson::dom::object object;
+        if (one.get(object)) return refuse(Errc::invalid, "a charge should be an object");
+        Fields fields(object);
+        const auto fresh = charge_one(batch, fields);
+        if (!fresh) return tl::unexpected(fresh.error());
+        charged += *fresh;
+    }
+    return Said{member("charged", charged), {}};
 }
 
 namespace {

@@ -49,14 +49,14 @@ TEST_CASE("an answer that is over is found until it has lingered, and no longer"
     CHECK(crowd.answers.live() == 1);
     crowd.clock.advance_ms(999);
     crowd.answers.tick();
-    CHECK(crowd.answers.find("msg_short") != nullptr);
+    CHECK(crowd.answers.readable("msg_short") != nullptr);
     crowd.clock.advance_ms(1);
     crowd.answers.tick();
-    CHECK(crowd.answers.find("msg_short") == nullptr);
-    CHECK(crowd.answers.find("msg_long") != nullptr);
+    CHECK(crowd.answers.readable("msg_short") == nullptr);
+    CHECK(crowd.answers.readable("msg_long") != nullptr);
     crowd.clock.advance_ms(4000);
     crowd.answers.tick();
-    CHECK(crowd.answers.find("msg_long") == nullptr);
+    CHECK(crowd.answers.readable("msg_long") == nullptr);
     CHECK(crowd.answers.find("msg_slow") == slow);
 }
 
@@ -79,9 +79,9 @@ TEST_CASE("those that linger are at most as many again: the oldest go first", "[
         crowd.clock.advance_ms(1);
         crowd.answers.tick();
     }
-    CHECK(crowd.answers.find("msg_1") == nullptr);
-    CHECK(crowd.answers.find("msg_2") != nullptr);
-    CHECK(crowd.answers.find("msg_5") != nullptr);
+    CHECK(crowd.answers.readable("msg_1") == nullptr);
+    CHECK(crowd.answers.readable("msg_2") != nullptr);
+    CHECK(crowd.answers.readable("msg_5") != nullptr);
 }
 
 TEST_CASE("the same id is taken once while it is live or lingers", "[answers]") {
@@ -92,4 +92,34 @@ TEST_CASE("the same id is taken once while it is live or lingers", "[answers]") 
     crowd.clock.advance_ms(1000);
     crowd.answers.tick();
     CHECK(crowd.begin("msg_1") != nullptr);
+}
+
+TEST_CASE("of an answer that lingers the stream is kept, and neither the answer nor its host",
+          "[answers]") {
+    Crowd crowd(8);
+    auto answer = crowd.begin("msg_1");
+    Crowd::finish(*answer);
+    const std::weak_ptr<Answer> seen = answer;
+    answer.reset();
+    crowd.answers.tick();
+    CHECK(seen.expired());
+    CHECK(crowd.host.use_count() == 1);
+    CHECK(crowd.answers.find("msg_1") == nullptr);
+    const auto* kept = crowd.answers.readable("msg_1");
+    REQUIRE(kept);
+    CHECK(kept->stream->whole()->find("Hello") != std::string::npos);
+}
+
+TEST_CASE("of an answer that nobody can read nothing lingers", "[answers]") {
+    Crowd crowd(8);
+    AnswerOptions options;
+    options.id = "msg_1";
+    options.key = test_key();
+    options.stream.keep_frames = false;
+    auto answer = std::make_shared<Answer>(std::move(options), crowd.upstream, *crowd.host, crowd.clock);
+    REQUIRE(crowd.answers.add(answer, crowd.host, 5000));
+    answer->start();
+    Crowd::finish(*answer);
+    crowd.answers.tick();
+    CHECK(crowd.answers.readable("msg_1") == nullptr);
 }

@@ -202,3 +202,23 @@ TEST_CASE("an idempotency key is ended and freed by its owner only", "[store]") 
     CHECK_FALSE(f.reader->idempotency(f.user, "messages", "k", f.clock.wall_ms()));
     CHECK_FALSE(flag_at(f.run(take.json()).json, "/replayed"));
 }
+
+TEST_CASE("charges of one command are entered once each, and none where one of them is refused",
+          "[store]") {
+    Fixture f;
+    std::vector<Charge> charges(3);
+    for (size_t i = 0; i < charges.size(); ++i) {
+        charges[i].org = f.org;
+        charges[i].user = f.user;
+        charges[i].model = "m";
+        charges[i].output_tokens = 10;
+        charges[i].request_id = "r" + std::to_string(i);
+    }
+    f.run(charges.front().json());
+    CHECK(f.run(charges_json(charges)).json.find(R"("charged":2)") != std::string::npos);
+    CHECK(output_of(f, f.org) == 30);
+    charges[0].request_id = "fresh";
+    charges[2].request_id = "";
+    f.refused(charges_json(charges));
+    CHECK(output_of(f, f.org) == 30);
+}

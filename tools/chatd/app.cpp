@@ -6,6 +6,7 @@
 #include "base/log.hpp"
 #include "base/signals.hpp"
 #include "batch_runner.hpp"
+#include "charging.hpp"
 #include "cors.hpp"
 #include "exchange.hpp"
 #include "idempotency.hpp"
@@ -76,6 +77,7 @@ App::~App() {
     presence.reset();
     answers.clear();
     titler.reset();
+    charging.reset();
     gate.reset();
     hop.reset();
     live.reset();  // it follows by the store's reader
@@ -113,6 +115,7 @@ Result<std::string> App::start() {
     auto gate_opened = Gate::open(*this, options);
     if (!gate_opened) return fail(gate_opened.error());
     gate = std::move(*gate_opened);
+    charging = std::make_unique<Charging>(*this);
     if (auto opened = open_hop(); !opened) return fail(opened.error());
     auto peers_opened = Peers::open(*this, context_);
     if (!peers_opened) return fail(peers_opened.error());
@@ -354,6 +357,7 @@ void App::begin_drain(int64_t timeout_ms, int64_t grace_ms) {
 
 void App::drained() {
     // What was answered must also be stored: usage rows and ends wait in the store's client.
+    charging->flush();
     const bool stored = store->pending() == 0 || !store->connected();
     if (connections_done_ && answers.live() == 0 && turns->live() == 0 && stored) loop.stop();
 }

@@ -27,6 +27,7 @@
 namespace parley::chatd {
 
 class BatchRunner;
+class Charging;
 class Turns;
 class Idempotency;
 class Login;
@@ -92,6 +93,7 @@ class App {
     std::unique_ptr<Auth> auth;
     std::unique_ptr<CounterThread> counter;
     std::unique_ptr<Gate> gate;
+    std::unique_ptr<Charging> charging;
     std::unique_ptr<Turns> turns;
     std::unique_ptr<Idempotency> idempotency;
     std::unique_ptr<Login> login;

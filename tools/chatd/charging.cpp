@@ -16,11 +16,35 @@ void charge(App& app, store::Charge who, const chat::Answer& answer, const chat:
     who.output_tokens = outcome.usage.output_tokens;
     who.cached_tokens = outcome.usage.cache_read_input_tokens;
     who.compute_us = static_cast<uint64_t>(outcome.cost_s * 1e6);
-    telemetry::Counter& lost = app.metrics.counter("chatd_charges_lost_total",
-                                                   "usage rows that the store did not take");
-    auto sent = app.store->submit(
-        who.json(), [&lost](const store::CommandReply& reply) { lost.add(reply.ok() ? 0 : 1); }, 0);
-    if (!sent) lost.add();
+    app.charging->add(std::move(who));
+}
+
+Charging::Charging(App& app)
+    : app_(app),
+      lost_(app.metrics.counter("chatd_charges_lost_total",
+                                "usage rows that the store did not take")),
+      timer_(app.loop) {}
+
+void Charging::add(store::Charge charge) {
+    if (waiting_.empty()) timer_.after(kChargeWaitMs, [this] { flush(); });
+    waiting_.push_back(std::move(charge));
+    if (waiting_.size() >= kChargesMax) flush();
+}
+
+void Charging::flush() {
+    timer_.cancel();
+    if (waiting_.empty()) return;
+    const size_t count = waiting_.size();
+    const std::string json =
+        count == 1 ? waiting_.front().json() : store::charges_json(waiting_);
+    waiting_.clear();
+    const auto sent = app_.store->submit(
+        json,
+        [&lost = lost_, count](const store::CommandReply& reply) {
+            if (!reply.ok()) lost.add(count);
+        },
+        0);
+    if (!sent) lost_.add(count);
 }
 
 void UsageSum::add(const App& app, const store::UsageTotal& total) {

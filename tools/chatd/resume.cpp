@@ -252,11 +252,12 @@ void follow_message(const ExchangePtr& exchange, const store::MessageRow& messag
 
     const std::string id = store::show_id(store::kMsg, message.id);
     if (const auto turn = app.turns->find(id)) return turn->resume(exchange, place);
-    if (const auto answer = app.answers.find(id);
-        answer && place && place->first == answer->stream()->epoch() && answer->stream()->ended()) {
+    if (const auto* kept = app.answers.readable(id);
+        kept && place && place->first == kept->stream->epoch() && kept->stream->ended()) {
+        const auto stream = kept->stream;
         const auto call = std::make_shared<FollowCall>(exchange);
         call->begin();
-        if (call->attach(answer->stream(), place->second)) return;
+        if (call->attach(stream, place->second)) return;
         call->give_up();
     }
     store::Reader* reader = app.store->reader();
