@@ -41,7 +41,13 @@ uint64_t amount_of(const Demand& demand, size_t kind) {
 // Time until the bucket would be full, were all that is held used now.
 int64_t debt_ns(const Slot& slot, const Rate& rate, size_t kind, int64_t now, uint64_t more = 0) {
     const int64_t used = std::max<int64_t>(0, static_cast<int64_t>(slot.full_at[kind]) - now);
-    return clamped(static_cast<__int128>(used) + cost_ns(rate, slot.held[kind] + more));
+    const uint64_t held = kind == 0 ? 0 : slot.held[kind];
+    return clamped(static_cast<__int128>(used) + cost_ns(rate, held + more));
+}
+
+constexpr size_t kAside = 0;  // of held[]: live, and no request at once
+uint64_t at_once(const Slot& slot) {
+    return slot.live - std::min(slot.live, slot.held[kAside]);
 }
 
 }  // namespace
@@ -118,7 +124,7 @@ void release(Table& table, uint64_t index) {
     Reservation& r = table.reservation(index);
     for (uint64_t i = 0; i < std::min<uint64_t>(r.count, kSubjectsMax); ++i) {
         Slot& slot = table.slot(r.slots[i]);
-        for (size_t kind = 1; kind < kRates; ++kind) table.take(slot.held[kind], r.held[kind]);
+        for (size_t kind = 0; kind < kRates; ++kind) table.take(slot.held[kind], r.held[kind]);
         table.take(slot.spend_held, r.spend_held);
         table.take(slot.live, 1);
     }
@@ -178,7 +184,7 @@ tl::expected<Hold, Refusal> Limiter::admit(const Subject* subjects, size_t count
         const Limits& limits = subjects[i].limits;
         Slot* slot = slots[i] = table_->find(subjects[i].id, now, true);
         if (!slot) return refuse(Refusal::Why::full, i);
-        for (size_t kind = 0; kind < kRates && demand.rates; ++kind) {
+        for (size_t kind = 0; kind < kRates; ++kind) {
             const Rate& rate = rate_of(limits, kind);
             if (rate.per_minute == 0) continue;
             const uint64_t amount = amount_of(demand, kind);
@@ -191,7 +197,7 @@ tl::expected<Hold, Refusal> Limiter::admit(const Subject* subjects, size_t count
             refusal.never = amount > rate.most();
             note(refusal);
         }
-        if (limits.concurrent > 0 && demand.rates && slot->live >= limits.concurrent) {
+        if (limits.concurrent > 0 && demand.at_once && at_once(*slot) >= limits.concurrent) {
             Refusal refusal;
             refusal.subject = i;
             refusal.kind = Kind::concurrent;
@@ -230,17 +236,18 @@ tl::expected<Hold, Refusal> Limiter::admit(const Subject* subjects, size_t count
     if (place == h.free) table_->put(h.free, r.next);
     table_->put(r.process, process_);
     table_->put(r.count, count);
-    table_->put(r.held[1], demand.rates ? demand.input_tokens : 0);
-    table_->put(r.held[2], demand.rates ? demand.output_tokens : 0);
+    table_->put(r.held[kAside], demand.at_once ? 0 : 1);
+    table_->put(r.held[1], demand.input_tokens);
+    table_->put(r.held[2], demand.output_tokens);
     table_->put(r.spend_held, demand.spend_micro);
     for (size_t i = 0; i < count; ++i) {
         Slot& slot = *slots[i];
         table_->put(r.slots[i], table_->index_of(slot));
-        for (size_t kind = 1; kind < kRates; ++kind) table_->add(slot.held[kind], r.held[kind]);
+        for (size_t kind = 0; kind < kRates; ++kind) table_->add(slot.held[kind], r.held[kind]);
         table_->add(slot.spend_held, r.spend_held);
         table_->add(slot.live, 1);
         table_->put(slot.used_at, static_cast<uint64_t>(now));
-        if (const Rate& rate = subjects[i].limits.requests; demand.rates && rate.per_minute)
+        if (const Rate& rate = subjects[i].limits.requests; rate.per_minute)
             table_->put(slot.full_at[0],
                         static_cast<uint64_t>(
                             std::max<int64_t>(static_cast<int64_t>(slot.full_at[0]), now) +
@@ -269,7 +276,7 @@ uint64_t Limiter::use(const Hold& hold, const Demand& used) {
     for (size_t i = 0; i < hold.count; ++i) {
         Slot& slot = table_->slot(r.slots[i]);
         const Limits& limits = hold.subjects[i].limits;
-        for (size_t kind = 1; kind < kRates && used.rates; ++kind) {
+        for (size_t kind = 1; kind < kRates; ++kind) {
             const uint64_t amount = amount_of(used, kind);
             if (amount == 0) continue;
             const Rate& rate = rate_of(limits, kind);
@@ -295,8 +302,8 @@ uint64_t Limiter::use(const Hold& hold, const Demand& used) {
             table_->add(slot.spent, used.spend_micro);
         table_->put(slot.used_at, static_cast<uint64_t>(now));
     }
-    table_->take(r.held[1], used.rates ? used.input_tokens : 0);
-    table_->take(r.held[2], used.rates ? used.output_tokens : 0);
+    table_->take(r.held[1], used.input_tokens);
+    table_->take(r.held[2], used.output_tokens);
     table_->take(r.spend_held, used.spend_micro);
     return overshoot;
 }
@@ -357,7 +364,7 @@ uint64_t Limiter::concurrent(const Subject& subject) {
     Table::Locked locked(*table_);
     if (!locked) return 0;
     const Slot* slot = table_->find(subject.id, clock_.mono_ns(), false);
-    return slot ? slot->live : 0;
+    return slot ? at_once(*slot) : 0;
 }
 
 uint64_t Limiter::reservations() {

@@ -83,7 +83,9 @@ struct Demand {
     uint64_t input_tokens = 0;
     uint64_t output_tokens = 0;
     uint64_t spend_micro = 0;
-    bool rates = true;  // false: only spend counts (batches)
+    // false: neither asked for nor counted among requests at once (entries of batches, which are bounded
+    // elsewhere and must not keep their caller's own requests out).
+    bool at_once = true;
 };
 
 enum class Kind : uint8_t { requests, input_tokens, output_tokens, concurrent, spend };
@@ -142,7 +144,7 @@ class Limiter {
 
     std::optional<State> state(const Subject& subject,
                                Kind kind);        // nullopt: no such limit, or busy
-    uint64_t concurrent(const Subject& subject);  // reservations that live
+    uint64_t concurrent(const Subject& subject);  // reservations that live and count as such
 
     // Each second or so. Reservations of dead processes that were given back.
     size_t reclaim();

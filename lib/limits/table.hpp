@@ -31,8 +31,9 @@ inline constexpr size_t kRates = 3;  // requests, input, output: as in Kind
 struct Slot {
     uint64_t id[2];
     uint64_t full_at[kRates];  // ns; the bucket is full from then on
-    uint64_t held[kRates];     // [0] is not used: requests are never held
-    uint64_t live;             // reservations
+    // Requests are never held: [0] counts those of `live` that are no requests at once.
+    uint64_t held[kRates];
+    uint64_t live;  // reservations
     uint64_t period;           // of spent, first day + 1; 0: not known
     uint64_t spent;
     uint64_t spend_held;
@@ -44,7 +45,7 @@ struct Reservation {
     uint64_t next;     // index + 1 of the next free one
     uint64_t count;
     uint64_t slots[kSubjectsMax];
-    uint64_t held[kRates];
+    uint64_t held[kRates];  // [0]: 1 when it is no request at once
     uint64_t spend_held;
 };
 

@@ -315,3 +315,30 @@ TEST_CASE("periods begin with the UTC day and month", "[limits]") {
     CHECK(period_first_day(Period::month, noon + 30ll * 86'400'000) == 20454);
     CHECK(period_first_day(Period::month, noon + 31ll * 86'400'000) == 20485);
 }
+
+TEST_CASE("what is no request at once is neither refused by that limit nor counted in it", "[limits]") {
+    Folder folder;
+    base::ManualClock clock;
+    const auto limiter = opened(folder.options(), clock);
+    Limits limits = requests(60, 3);
+    limits.concurrent = 1;
+    const Subject key = subject("a", limits);
+    Demand aside;
+    aside.at_once = false;
+    auto first = limiter->admit(&key, 1, aside);
+    REQUIRE(first);
+    CHECK(limiter->concurrent(key) == 0);
+    const auto own = limiter->admit(&key, 1, {});
+    REQUIRE(own);
+    CHECK(limiter->concurrent(key) == 1);
+    CHECK(limiter->admit(&key, 1, {}).error().kind == Kind::concurrent);
+    CHECK(limiter->state(key, Kind::requests)->remaining == 1);
+    REQUIRE(limiter->admit(&key, 1, aside));
+    // The rate holds for it like for any other.
+    const auto refused = limiter->admit(&key, 1, aside);
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().kind == Kind::requests);
+    CHECK(refused.error().wait_ns == 1'000'000'000);
+    limiter->settle(*first, {});
+    CHECK(limiter->concurrent(key) == 1);
+}

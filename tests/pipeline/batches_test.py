@@ -79,6 +79,34 @@ def test_a_batch_gives_every_entry_its_result():
         assert get(pipeline, "/" + batch["id"])[0] == 404 and get(pipeline, f"/{batch['id']}/results")[0] == 404
 
 
+def test_entries_keep_the_limits_of_their_key():
+    """A rate stretches the batch; what never fits, and what would pass the spend, is errored."""
+    with Pipeline(PARLEY_SIMULATE="--simulate-speed=1000") as pipeline:
+        def with_limits(limits, entries):
+            made = json.loads(pipeline.convstore("key", "create", "--org", "pipeline", "--json", "--limits", json.dumps(limits)))
+            own, pipeline.key = pipeline.key, made["key"]
+            try:
+                begun = time.monotonic()
+                batch = make(pipeline, entries)
+                wait_ended(pipeline, batch["id"])
+                return results(pipeline, batch["id"]), time.monotonic() - begun
+            finally:
+                pipeline.key = own
+
+        got, took = with_limits({"requests": 60, "requests_burst": 2, "concurrent": 1}, [entry(pipeline, f"e{i}") for i in range(5)])
+        assert all(one["type"] == "succeeded" for one in got.values()), got
+        assert took >= 3, f"five entries at one a second after a burst of two took {took:.2f} s"
+        got, _ = with_limits({"output_tokens": 100}, [entry(pipeline, "fits"), entry(pipeline, "never", max_tokens=101)])
+        assert got["fits"]["type"] == "succeeded", got
+        error = got["never"]["error"]["error"]
+        assert error["type"] == "rate_limit_error" and "100 output tokens per minute" in error["message"] and "Reduce" in error["message"], error
+        # 1 millionth a prompt token, 5 an answer token.
+        got, _ = with_limits({"spend": 0.001, "spend_period": "day"}, [entry(pipeline, "dear", max_tokens=1000), entry(pipeline, "cheap")])
+        error = got["dear"]["error"]["error"]
+        assert error["type"] == "billing_error" and "spend limit of 0.001 per day" in error["message"], error
+        assert got["cheap"]["type"] == "succeeded", got
+
+
 def test_a_batch_outlives_its_chatd():
     """kill -9 in the middle: every entry has one result, and its usage is charged once."""
     with Pipeline(PARLEY_SIMULATE="--simulate-speed=1") as pipeline:

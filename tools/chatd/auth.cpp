@@ -109,6 +109,26 @@ tl::expected<Caller, ApiError> Auth::look_up(const std::string& secret, store::R
     return caller;
 }
 
+tl::expected<std::shared_ptr<const CallerLimits>, ApiError> Auth::limits_of(
+    const store::Ulid& org, std::string_view key_id, store::Reader& reader) {
+    auto limits = std::make_shared<CallerLimits>();
+    const auto row = reader.org(org);
+    if (!row && row.error().code != base::Errc::not_found)
+        return tl::make_unexpected(store_away());
+    if (row)
+        if (auto error = read_limits(row->limits, limits->org)) return tl::make_unexpected(*error);
+    if (key_id.empty()) return limits;
+    const auto keys = reader.api_keys(org);
+    if (!keys) return tl::make_unexpected(store_away());
+    for (const store::ApiKeyRow& key : *keys) {
+        if (store::show_id(store::kKey, key.id) != key_id) continue;
+        limits->has_key = true;
+        limits->key_root = key.first.value_or(key.id);
+        if (auto error = read_limits(key.limits, limits->key)) return tl::make_unexpected(*error);
+    }
+    return limits;
+}
+
 tl::expected<Caller, ApiError> Auth::check(const http::Request& head, store::Reader* reader) {
     const http::Headers& headers = head.headers;
     Caller caller;

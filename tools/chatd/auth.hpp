@@ -53,6 +53,10 @@ class Auth {
     void set_origins(std::vector<std::string> origins) { origins_ = std::move(origins); }
     bool ours(const http::Request& head) const;
     void forget() { known_.clear(); }
+    // The limits that hold now for what a key of an org has left to be done (a batch); a key that is gone has
+    // none of its own. An error where they cannot be read.
+    static tl::expected<std::shared_ptr<const CallerLimits>, messages::ApiError> limits_of(
+        const store::Ulid& org, std::string_view key_id, store::Reader& reader);
     // `reader` may be null: the store is not there.
     tl::expected<Caller, messages::ApiError> check(const http::Request& head,
                                                    store::Reader* reader);

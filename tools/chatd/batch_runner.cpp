@@ -75,6 +75,7 @@ struct BatchRunner::Job {
     std::deque<store::BatchItemRow> page;
     std::map<uint32_t, std::shared_ptr<Item>> items;  // in memory, until their result is stored
     bool sweeping = false;
+    bool limits_known = false;  // nothing is started by limits that cannot be read
 };
 
 // One entry, from its start to its stored result.
@@ -106,6 +107,9 @@ class BatchRunner::Item final : public chat::AnswerHost, public std::enable_shar
         const Routed routed = route_by_size(
             app_, *request, counts ? chat::count_prompt(*request, *named->artifact) : 0);
         const auto& model = routed.model;
+        const bool counted = routed.prompt_tokens > 0;
+        if (!admit(*request, routed, counted ? routed.prompt_tokens : count(*request, *model)))
+            return;
         Ask ask;
         ask.id = new_message_id();
         ask.model = routed.said;
@@ -127,13 +131,21 @@ class BatchRunner::Item final : public chat::AnswerHost, public std::enable_shar
             std::make_shared<chat::Answer>(std::move(answering), *app_.hop, *this, app_.clock);
         if (!app_.answers.add(answer_, shared_from_this(), 0)) {
             answer_.reset();
+            std::exchange(ticket_, nullptr)->undo();
             return again(false);
         }
         answer_->start();
     }
 
+    void on_checked(chat::Answer& answer, const chat::Checked& checked) override {
+        if (ticket_ && checked.event.type == messages::EventType::message_start)
+            ticket_->begun(answer.folder().usage().prompt_tokens());
+    }
+
     void on_outcome(chat::Answer& answer, const chat::Outcome& outcome) override {
         using Status = chat::Outcome::Status;
+        if (const auto ticket = std::exchange(ticket_, nullptr); ticket && *alive_)
+            ticket->end(outcome.usage.prompt_tokens(), outcome.usage.output_tokens);
         if (!*alive_ || !runner_.jobs_.contains(batch_)) return;  // dropped: stays pending
         result_.model = outcome.version.empty() ? answer.options().model : outcome.version;
         result_.input_tokens = outcome.usage.prompt_tokens();
@@ -161,6 +173,7 @@ class BatchRunner::Item final : public chat::AnswerHost, public std::enable_shar
     }
 
     void tick(int64_t now_ms) {
+        if (ticket_ && answer_) ticket_->produced(answer_->produced().size());
         if (due_ms_ == 0 || now_ms < due_ms_) return;
         due_ms_ = 0;
         if (state_ == State::waiting) start();
@@ -182,6 +195,32 @@ class BatchRunner::Item final : public chat::AnswerHost, public std::enable_shar
 
   private:
     enum class State : uint8_t { running, waiting, saving };
+
+    // Of its prompt, where a limit asks; else an estimate that nobody is held to.
+    uint64_t count(const messages::Request& request, const Model& model) const {
+        const auto& limits = *runner_.jobs_.at(batch_)->caller.limits;
+        if (!app_.gate->counts_input(limits) || !model.artifact) return text_bytes(request) / 3;
+        return chat::count_prompt(request, *model.artifact);
+    }
+    // False: it waits, or has its result.
+    bool admit(const messages::Request& request, const Routed& routed, uint64_t prompt_tokens) {
+        const Caller& caller = runner_.jobs_.at(batch_)->caller;
+        const uint64_t window = routed.model->context_tokens();
+        auto ticket = app_.gate->admit_entry(
+            caller, caller.user, routed.below, prompt_tokens,
+            window > 0 ? std::min(request.max_tokens, window) : request.max_tokens);
+        if (ticket) {
+            ticket_ = std::move(*ticket);
+            return true;
+        }
+        if (!ticket.error().waits) {
+            errored(ticket.error().error);
+            return false;
+        }
+        again(false);
+        due_ms_ = app_.clock.mono_ms() + ticket.error().wait_ms;
+        return false;
+    }
 
     void again(bool counted) {
         state_ = State::waiting;
@@ -239,6 +278,7 @@ class BatchRunner::Item final : public chat::AnswerHost, public std::enable_shar
     std::string batch_;
     store::BatchItemRow row_;
     std::shared_ptr<chat::Answer> answer_;
+    std::shared_ptr<Ticket> ticket_;
     store::MessageBatchResult result_;
     State state_ = State::waiting;
     uint32_t tries_ = 0;
@@ -259,6 +299,15 @@ void BatchRunner::own(const store::MessageBatchRow& row) {
         job->caller = caller_of(row, job->newest);
     }
     job->row = row;
+    store::Reader* reader = app_.store->reader();
+    if (!reader) return;
+    auto limits = Auth::limits_of(row.org, row.key_id, *reader);
+    job->limits_known = limits.has_value();
+    if (limits)
+        job->caller.limits = std::move(*limits);
+    else
+        base::log(base::Level::error, "chatd.batch_limits",
+                  {{"batch", id}, {"error", limits.error().message}});
 }
 
 void BatchRunner::each_second() {
@@ -400,7 +449,8 @@ void BatchRunner::start_some() {
         if (next == jobs_.end()) next = jobs_.begin();
         turn_ = next->first;
         Job& job = *next->second;
-        if (job.row.state == "canceling" || job.row.expires_ms <= wall_ms || !refill(job)) {
+        if (job.row.state == "canceling" || job.row.expires_ms <= wall_ms || !job.limits_known ||
+            !refill(job)) {
             ++idle;
             // All stored: it has ended, and is not among the open ones.
             if (job.read_all && job.items.empty() && job.row.state == "running") {

@@ -28,6 +28,7 @@ constexpr size_t kMeansMax = 1000;
 constexpr double kMeanWeight = 0.05;  // of the newest answer
 constexpr double kMeanMargin = 1.25;  // of what is reserved over the mean
 constexpr int kRetryAfterMax = 60;    // the wire contract's bound
+constexpr int64_t kEntryWaitMs = 1000;  // an entry of a batch is tried again no sooner
 
 limits::SubjectId id_of(std::string_view scope, const store::Ulid& id) {
     return limits::subject_id(scope, id.view());
@@ -152,10 +153,13 @@ Gate::Subjects Gate::subjects(const CallerLimits& caller, const store::Ulid& org
 }
 
 bool Gate::counts_input(const Exchange& exchange) const {
+    return counts_input(*exchange.caller.limits);
+}
+
+bool Gate::counts_input(const CallerLimits& caller) const {
     const auto counts = [](const limits::Limits& limits) {
         return limits.input_tokens.per_minute > 0 || limits.spend_micro > 0;
     };
-    const CallerLimits& caller = *exchange.caller.limits;
     return counts(all_.own) || counts(all_.user) || counts(caller.org.own) ||
            counts(caller.org.user) || counts(caller.key.own) || counts(caller.key.user);
 }
@@ -225,7 +229,35 @@ tl::expected<std::shared_ptr<Ticket>, ApiError> Gate::admit(Exchange& exchange,
                                                             uint64_t output_max) {
     const Caller& caller = exchange.caller;
     Subjects who = subjects(*caller.limits, caller.org, end_user);
+    auto ticket = reserve(who, model, input_tokens, output_max, true);
+    headers(exchange, who);
+    if (!ticket) return tl::make_unexpected(error_of(ticket.error(), who));
+    return std::move(*ticket);
+}
+
+tl::expected<std::shared_ptr<Ticket>, Gate::Unready> Gate::admit_entry(
+    const Caller& caller, const store::Ulid& end_user, const std::string& model,
+    uint64_t input_tokens, uint64_t output_max) {
+    Subjects who = subjects(*caller.limits, caller.org, end_user);
+    auto ticket = reserve(who, model, input_tokens, output_max, false);
+    if (ticket) return std::move(*ticket);
+    const Refusal& refusal = ticket.error();
+    Unready unready;
+    unready.waits = refusal.why != Refusal::Why::limit || !refusal.never;
+    unready.wait_ms = refusal.why == Refusal::Why::limit
+                          ? std::clamp<int64_t>(refusal.wait_ns / 1'000'000, kEntryWaitMs,
+                                                1000 * int64_t{kRetryAfterMax})
+                          : kEntryWaitMs;
+    unready.error = error_of(refusal, who);
+    return tl::make_unexpected(std::move(unready));
+}
+
+tl::expected<std::shared_ptr<Ticket>, Refusal> Gate::reserve(Subjects& who,
+                                                             const std::string& model,
+                                                             uint64_t input_tokens,
+                                                             uint64_t output_max, bool at_once) {
     limits::Demand demand;
+    demand.at_once = at_once;
     demand.input_tokens = input_tokens;
     demand.output_tokens = reserve_of(model, output_max);
     if (who.count > 0) {
@@ -235,14 +267,12 @@ tl::expected<std::shared_ptr<Ticket>, ApiError> Gate::admit(Exchange& exchange,
     auto hold = limiter_->admit(who.list.data(), who.count, demand);
     for (size_t tries = 0; !hold && hold.error().why == Refusal::Why::unknown_spend; ++tries) {
         store::Reader* reader = app_.store->reader();
-        if (!reader || tries > who.count)
-            return tl::make_unexpected(ApiError::unavailable("the store is not ready", 1));
+        if (!reader || tries > who.count) break;
         const size_t at = hold.error().subject;
         who.list[at].spent_micro = spent(who.sums[at], who.list[at].limits.period, *reader);
         hold = limiter_->admit(who.list.data(), who.count, demand);
     }
-    headers(exchange, who);
-    if (!hold) return tl::make_unexpected(error_of(hold.error(), who));
+    if (!hold) return tl::make_unexpected(hold.error());
     if (hold->place != 0) possible_ += output_max - std::min(output_max, demand.output_tokens);
     return std::make_shared<Ticket>(*this, *hold, model, output_max, demand.output_tokens);
 }
@@ -257,6 +287,8 @@ ApiError Gate::error_of(const Refusal& refusal, const Subjects& who) {
                           : refusal.why == Refusal::Why::full ? "full"
                                                               : "busy"}})
         .add();
+    if (refusal.why == Refusal::Why::unknown_spend)
+        return ApiError::unavailable("the store is not ready", 1);
     if (refusal.why == Refusal::Why::cold)
         return ApiError::unavailable("the limits are being read from the store", 1);
     if (!of_limit) return ApiError::overloaded(1);

@@ -6,6 +6,7 @@
 // Output   reserved by max_tokens, or with `--reserve expected` by a running mean of answers of that model;
 //          what goes past a bucket by that is counted (chatd_limits_overshoot_tokens_total).
 // Past     a fresh table is filled from the store's usage log; spend comes from the store's totals.
+// Batches  admit_entry() says whether an entry waits (a rate, or no room) or ends (spend, or never).
 // Threads  the loop's.
 #pragma once
 
@@ -26,6 +27,7 @@ namespace parley::chatd {
 class App;
 class Exchange;
 class Gate;
+struct Caller;
 
 // What auth knows of a caller's limits.
 struct CallerLimits {
@@ -81,8 +83,21 @@ class Gate {
                                                                     const std::string& model,
                                                                     uint64_t input_tokens,
                                                                     uint64_t output_max);
+    // Of an entry of a message batch, by the limits of its caller as they are now. Requests at once are left
+    // out: entries have a bound of their own.
+    struct Unready {
+        messages::ApiError error;
+        bool waits = false;  // it would be admitted later: in wait_ms or so
+        int64_t wait_ms = 0;
+    };
+    tl::expected<std::shared_ptr<Ticket>, Unready> admit_entry(const Caller& caller,
+                                                               const store::Ulid& end_user,
+                                                               const std::string& model,
+                                                               uint64_t input_tokens,
+                                                               uint64_t output_max);
     // An exact count of the prompt is needed.
     bool counts_input(const Exchange& exchange) const;
+    bool counts_input(const CallerLimits& caller) const;
     // Of tokens of that model by the prices of now, in millionths.
     uint64_t cost_of(const std::string& model, uint64_t input, uint64_t output) const {
         return spend_of(model, input, output);
@@ -101,6 +116,11 @@ class Gate {
         size_t count = 0;
     };
     explicit Gate(App& app) : app_(app) {}
+    tl::expected<std::shared_ptr<Ticket>, limits::Refusal> reserve(Subjects& who,
+                                                                   const std::string& model,
+                                                                   uint64_t input_tokens,
+                                                                   uint64_t output_max,
+                                                                   bool at_once);
     Subjects subjects(const CallerLimits& caller, const store::Ulid& org,
                       const store::Ulid& end_user) const;
     Prices price_of(const std::string& model) const;
