@@ -29,6 +29,7 @@ class Chunks {
     void add(const messages::Event& event, std::string& out);
     // The accounts' numbers, where they say more than message_delta did (reuse that nobody marked).
     void set_usage(const messages::Usage& usage) { usage_ = usage; }
+    bool include_usage() const { return include_usage_; }
 
   private:
     void open(std::string& out, base::JsonWriter& w) const;

@@ -53,6 +53,7 @@ class Exchange {
     std::string request_id;
     Dialect dialect = Dialect::messages;
     std::optional<openai::Chunks> chunks;  // of a chat completion: what its stream's events become
+    int64_t created_s = 0;                 // of a chat completion, as its answer says it
     Caller caller;
     HeaderList more_headers;  // of the answer, whatever it is: what limits say
     int64_t since_ns = 0;

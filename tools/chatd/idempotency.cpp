@@ -40,10 +40,17 @@ std::string idempotency_key(const Exchange& exchange, const std::string& fingerp
 }
 
 tl::expected<std::optional<IdemKey>, ApiError> idem_key_of(const Exchange& exchange, bool stream) {
+    const http::Headers& headers = exchange.request.headers;
+    if (headers.get("idempotency-key").empty() &&
+        (exchange.app.options.no_request_id_idempotency || headers.get("x-request-id").empty()))
+        return std::optional<IdemKey>();
     IdemKey key;
     key.user = exchange.caller.user;
     key.stream = stream;
-    key.fingerprint = base::hex(base::sha256(exchange.request.body));
+    key.openai = exchange.dialect == Dialect::openai;
+    // The same bytes may be a request of either route.
+    key.fingerprint = base::hex(
+        base::sha256(key.openai ? "chat\n" + exchange.request.body : exchange.request.body));
     key.key = idempotency_key(exchange, key.fingerprint);
     if (key.key.empty()) return std::optional<IdemKey>();
     if (key.key.size() > kIdempotencyKeyMax)
@@ -124,7 +131,8 @@ void Idempotency::look(const ExchangePtr& exchange, const IdemKey& key,
             app_.keep(std::make_shared<Wait>(*this, exchange, key, fresh, owner));
         };
         std::string id = row->result;
-        if (!key.stream || id.size() < 2 || id.front() != '"') return wait();
+        // Chunks say accounts that only their own chatd has.
+        if (!key.stream || key.openai || id.size() < 2 || id.front() != '"') return wait();
         id = id.substr(1, id.size() - 2);
         return app_.peers->follow(exchange, id, row->owner, std::nullopt, wait);
     }

@@ -1,11 +1,13 @@
 // Idempotency of requests without a conversation: the same key, the same answer, for as long as the store
 // keeps keys (25 h), over restarts and over all chatd on a store.
 //
+// Routes   /v1/messages and /v1/chat/completions. What is kept is what the client was told, in its route's
+//          words; the route is a part of the fingerprint.
 // Key      `idempotency-key`, else (an option) `x-request-id`, of one user of one org. Only an admitted
 //          request takes it, durably, before its first byte; its owner is this chatd's boot id. A request
 //          that fails, or that ends because nobody listens, frees it.
-// Repeat   running here or in another chatd: attached to it (an answer that is one object in another chatd
-//          is waited for in the store). Finished: the stored bytes again. Running in a chatd that is dead:
+// Repeat   running here or in another chatd: attached to it (in another chatd, one object and a stream of
+//          chunks are waited for in the store). Finished: the stored bytes again. Running in a chatd that is dead:
 //          taken over and asked anew.
 // Bound    an answer of more than kKeptMax is not kept: its key is freed at its end.
 // Threads  the loop's.
@@ -31,6 +33,7 @@ struct IdemKey {
     store::Ulid user;
     std::string key, fingerprint;
     bool stream = false;
+    bool openai = false;
     static constexpr const char* kScope = "messages";
     std::string place() const { return std::string(user.view()) + key; }
 };

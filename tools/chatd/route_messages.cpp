@@ -85,6 +85,11 @@ class MessagesCall final : public Call,
     // The same request again, while it runs.
     void join(const ExchangePtr& other) override {
         other->note("joined", 1);
+        if (exchange_->chunks) {  // the same chunks, to the byte
+            other->chunks.emplace(exchange_->chunks->include_usage(), exchange_->created_s);
+            if (answer_->over()) other->chunks->set_usage(usage_);
+            joined_.push_back(other);
+        }
         if (!stream_) return wait(other);
         const auto call = std::make_shared<FollowCall>(other);
         app_.keep(call);
@@ -143,6 +148,8 @@ class MessagesCall final : public Call,
         error_ = outcome.error;
         usage_ = outcome.usage;
         if (exchange_->chunks) exchange_->chunks->set_usage(outcome.usage);
+        for (const auto& weak : std::exchange(joined_, {}))
+            if (const auto other = weak.lock()) other->chunks->set_usage(outcome.usage);
         if (!key_) return tell();
         if (status_ != Status::done && status_ != Status::blocked) {
             app_.idempotency->free(*key_);
@@ -151,13 +158,13 @@ class MessagesCall final : public Call,
         // A repeat must find what the client has been told: its end waits until it is kept.
         std::optional<std::string> bytes;
         if (stream_) {
-            bytes = answer.stream()->whole();
-            if (bytes)
+            bytes = exchange_->chunks ? chunks_of(*answer.stream()) : answer.stream()->whole();
+            if (bytes && !exchange_->chunks)
                 answer.stream()->frame(*bytes, messages::EventType::message_stop,
                                        messages::EventWriter::message_stop());
         } else {
             answer.close();
-            bytes = answer.message_json();
+            bytes = object();
         }
         if (!bytes) {  // longer than what readers are kept
             app_.idempotency->free(*key_);
@@ -183,14 +190,32 @@ class MessagesCall final : public Call,
                 each->error(error_);
             else if (status_ == Status::cancelled)
                 each->error(ApiError::overloaded(1));
-            else if (each->dialect == Dialect::openai)
-                each->reply(200, openai::completion_json(answer_->folder(), usage_,
-                                                         app_.clock.wall_ms() / 1000));
             else
-                each->reply(200, answer_->message_json());
+                each->reply(200, object());
         }
         if (!stream_) exchange_done_ = true;
         finish_if_done();
+    }
+
+    // In the words of its route.
+    std::string object() const {
+        return exchange_->dialect == Dialect::openai
+                   ? openai::completion_json(answer_->folder(), usage_, exchange_->created_s)
+                   : answer_->message_json();
+    }
+
+    // All chunks to the last; nullopt when some of it is kept no longer.
+    std::optional<std::string> chunks_of(chat::Stream& stream) const {
+        const auto reader = stream.read(std::nullopt, {});
+        if (!reader) return std::nullopt;
+        openai::Chunks chunks(exchange_->chunks->include_usage(), exchange_->created_s);
+        chunks.set_usage(usage_);
+        std::string out;
+        for (; const chat::Frame* frame = reader->peek(); reader->pop()) dress(chunks, *frame, out);
+        messages::Event stop;
+        stop.type = messages::EventType::message_stop;
+        chunks.add(stop, out);
+        return out;
     }
 
     // Of an answer that is one object.
@@ -252,6 +277,7 @@ class MessagesCall final : public Call,
     std::shared_ptr<chat::Answer> answer_;
     std::shared_ptr<SsePump> pump_;
     std::vector<ExchangePtr> waiting_;  // for one object
+    std::vector<std::weak_ptr<Exchange>> joined_;  // to chunks
     chat::Outcome::Status status_ = chat::Outcome::Status::done;
     ApiError error_;
     messages::Usage usage_;
@@ -266,6 +292,7 @@ class MessagesCall final : public Call,
 struct Wanted {
     pipe::Sampling sampling;
     std::optional<uint64_t> seed;
+    std::optional<IdemKey> key;  // of a chat completion: made of the body as it came
 };
 
 // A checked request on its way to the model.
@@ -342,11 +369,13 @@ void ask(const ExchangePtr& exchange, const std::shared_ptr<const messages::Requ
     const uint64_t window = pending->model->context_tokens();
     if (pending->counted > 0 && window > 0 && pending->counted >= window)
         return exchange->error(ApiError::prompt_too_long(pending->counted, window - 1));
-    // Keys are the Messages API's: what is kept is in its words.
-    if (exchange->dialect == Dialect::openai) return begin(pending);
-    auto key = idem_key_of(*exchange, request->stream);
-    if (!key) return exchange->error(key.error());
-    pending->key = std::move(*key);
+    if (exchange->dialect == Dialect::openai) {
+        pending->key = wanted.key;
+    } else {
+        auto key = idem_key_of(*exchange, request->stream);
+        if (!key) return exchange->error(key.error());
+        pending->key = std::move(*key);
+    }
     // A repeat is no new request: limits do not stand before it.
     if (!pending->key) return begin(pending);
     app.idempotency->look(exchange, *pending->key, [pending] { begin(pending); });
@@ -392,10 +421,13 @@ void post_chat_completions(const ExchangePtr& exchange) {
     auto parsed = messages::parse_request(chat->body, options);
     if (!parsed) return exchange->error(parsed.error());
     if (auto error = check_schema(*parsed)) return exchange->error(*error);
-    exchange->request.body = std::move(chat->body);
-    if (parsed->stream)
-        exchange->chunks.emplace(chat->include_usage, exchange->app.clock.wall_ms() / 1000);
     Wanted wanted;
+    auto key = idem_key_of(*exchange, parsed->stream);
+    if (!key) return exchange->error(key.error());
+    wanted.key = std::move(*key);
+    exchange->request.body = std::move(chat->body);
+    exchange->created_s = exchange->app.clock.wall_ms() / 1000;
+    if (parsed->stream) exchange->chunks.emplace(chat->include_usage, exchange->created_s);
     wanted.seed = chat->seed;
     wanted.sampling.temperature = chat->temperature;
     wanted.sampling.stops = std::move(chat->blank_stops);

@@ -64,7 +64,8 @@ void SsePump::pump() {
         begin();
         bool taken;
         if (exchange_->chunks) {
-            dress(*frame);
+            out_.clear();
+            dress(*exchange_->chunks, *frame, out_);
             taken = out_.empty() || writer->write(out_);
         } else if (timestamps_ && frame->stamp_ns > 0) {
             char number[24];
@@ -98,14 +99,12 @@ void SsePump::pump() {
     ended();
 }
 
-// A frame in the words of the route.
-void SsePump::dress(const chat::Frame& frame) {
-    out_.clear();
+void dress(openai::Chunks& chunks, const chat::Frame& frame, std::string& out) {
     constexpr std::string_view kData = "\ndata: ";
     const size_t at = frame.sse.find(kData) + kData.size();
     const auto event =
         messages::parse_event(std::string_view(frame.sse).substr(at, frame.sse.size() - at - 2));
-    if (event) exchange_->chunks->add(*event, out_);
+    if (event) chunks.add(*event, out);
 }
 
 void SsePump::say_error(const messages::ApiError& error) {

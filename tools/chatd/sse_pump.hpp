@@ -15,6 +15,9 @@
 
 namespace parley::chatd {
 
+// Appends what a frame becomes in the words of /v1/chat/completions: nothing, or some lines.
+void dress(openai::Chunks& chunks, const chat::Frame& frame, std::string& out);
+
 class SsePump : public std::enable_shared_from_this<SsePump> {
   public:
     SsePump(ExchangePtr exchange, std::function<void()> on_end, std::function<void()> on_gone)
@@ -36,7 +39,6 @@ class SsePump : public std::enable_shared_from_this<SsePump> {
 
   private:
     void pump();
-    void dress(const chat::Frame& frame);
     void say_error(const messages::ApiError& error);
     void ended();
 
