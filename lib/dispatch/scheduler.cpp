@@ -47,15 +47,19 @@ void Scheduler::worker_status(WorkerId id, const pipe::StatusMeta& status) {
     for (const auto& charge : status.charges) {
         const auto flight = flights->second.find(charge.flow);
         if (flight == flights->second.end() || flight->second.empty()) continue;
-        // The worker says it for the flow: divided evenly, settled exactly by each END.
-        const double each = charge.cost_s / static_cast<double>(flight->second.size());
+        // The worker says it for the flow. What is new since the last report is divided evenly (who
+        // has just begun has not used what the old ones have), and settled exactly by each END.
+        double known = 0;
+        for (const Ticket ticket : flight->second) known += running_.at(ticket).used_s;
+        const double each = (charge.cost_s - known) / static_cast<double>(flight->second.size());
+        if (each <= 0) continue;
         for (const Ticket ticket : flight->second) {
             Running& running = running_.at(ticket);
-            if (each <= running.used_s) continue;
+            const double used = running.used_s + each;
             done +=
-                std::min(each, running.predicted_s) - std::min(running.used_s, running.predicted_s);
-            running.used_s = each;
-            queue_.progress(ticket, each);
+                std::min(used, running.predicted_s) - std::min(running.used_s, running.predicted_s);
+            running.used_s = used;
+            queue_.progress(ticket, used);
         }
     }
     if (done > 0) workers_.progressed(id, done);
