@@ -26,7 +26,8 @@ Engine::Engine(Forward& forward, const Vocabulary& vocabulary, const EngineOptio
       scheduler_({forward.kv_blocks(), options.slots_max, options.rows_max, options.reserve_tokens,
                   std::min(options.prefix_blocks, forward.kv_blocks()),
                   static_cast<double>(options.itl_target_ms) * 1e-3, options.rest_max_ms * 1'000'000,
-                  static_cast<double>(options.flow_lag_ms) * 1e-3, options.first_tokens}) {
+                  static_cast<double>(options.flow_lag_ms) * 1e-3, options.first_tokens,
+                  static_cast<double>(options.begin_lag_ms) * 1e-3, options.batch_share}) {
     if (options_.context_tokens > 0)
         context_tokens_ = std::min(context_tokens_, options_.context_tokens);
     // One sequence alone must always be able to reach its end.
@@ -328,12 +329,15 @@ void Engine::account(int64_t started_ns, int64_t now_ns) {
     const double total = all.decode_rows + all.prefill_rows;
     double shares = 0;
     for (const auto& [sequence, load] : loads) shares += cost_.share(load, total);
+    double online_s = 0, batch_s = 0;
     for (const auto& [sequence, load] : loads) {
         const double part = shares > 0 ? cost_.share(load, total) / shares
                                        : (load.decode_rows + load.prefill_rows) / total;
         sequence->cost_s += spent_s * part;
+        (sequence->job.priority == Priority::batch ? batch_s : online_s) += spent_s * part;
         Flows::charge(*sequence->flow, spent_s * part);
     }
+    scheduler_.spent(online_s, batch_s);
     busy_s_ += spent_s;
     ++iterations_;
     decode_rows_ += static_cast<uint64_t>(all.decode_rows);

@@ -79,6 +79,8 @@ struct EngineOptions {
     int64_t rest_max_ms = 1000;
     int64_t flow_lag_ms = 2000;
     uint32_t first_tokens = 0;       // as SchedulerOptions
+    int64_t begin_lag_ms = 0;        // as SchedulerOptions
+    double batch_share = 1;          // as SchedulerOptions
     int64_t park_ms = 1000;          // held for that long: others may have its slot and blocks
 };
 

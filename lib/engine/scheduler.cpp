@@ -121,7 +121,7 @@ bool Scheduler::enters_above(const Sequence& s) const {
     if (running_.size() >= 2 * uint64_t{options_.slots_max}) return false;
     return std::any_of(running_.begin(), running_.end(), [&](const Sequence* one) {
         const Flow& other = *one->flow;
-        return &other != s.flow && other.tag >= s.flow->tag && (is_batch(*one) || !is_batch(s)) &&
+        return &other != s.flow && other.tag + options_.begin_lag_s >= s.flow->tag && (is_batch(*one) || !is_batch(s)) &&
                (s.flow->running == 0 ||
                 (s.flow->running + 1) * other.weight <= other.running * s.flow->weight);
     });
@@ -246,12 +246,29 @@ void Scheduler::admit(Plan& plan) {
     }
 }
 
-// Who makes way for whose beginning.
+bool Scheduler::online() const {
+    return std::any_of(running_.begin(), running_.end(),
+                       [](const Sequence* s) { return !is_batch(*s) && !s->held(); });
+}
+
+void Scheduler::spent(double online_s, double batch_s) {
+    if (!online()) {
+        batch_ahead_s_ = 0;  // what it takes alone is nobody's
+        return;
+    }
+    const double share = options_.batch_share;
+    if (share >= 1) return;
+    // What it has not taken is not saved up.
+    batch_ahead_s_ = std::max(0.0, batch_ahead_s_ + batch_s * (1 - share) - online_s * share);
+}
+
+// Who makes way: for whose beginning, and batch that has had its share.
 void Scheduler::let_begin(int64_t now_ns) {
     constexpr double kTimesRunning = 4;
     yielding_ = false;
     for (Sequence* s : running_) s->yields = false;
-    if (options_.first_tokens == 0) return;
+    const bool batch_waits = batch_ahead_s_ > 0 && online();
+    if (options_.first_tokens == 0 && !batch_waits) return;
     std::vector<const Sequence*> beginning;
     for (const Sequence* s : running_)
         if (!is_batch(*s) && !s->held() && s->produced() < options_.first_tokens)
@@ -260,13 +277,16 @@ void Scheduler::let_begin(int64_t now_ns) {
         const Flow& own = *s->flow;
         const bool waited = s->turn_ns != 0 && now_ns - s->turn_ns >= options_.rest_max_ns;
         if (s->held() || waited) continue;
-        s->yields = std::any_of(beginning.begin(), beginning.end(), [&](const Sequence* one) {
-            const Flow& other = *one->flow;
-            if (&other == &own) return false;
-            if (is_batch(*s)) return true;
-            return other.tag <= own.tag &&
-                   own.running * other.weight >= kTimesRunning * other.running * own.weight;
-        });
+        const bool batch = is_batch(*s);
+        s->yields = (batch && batch_waits) ||
+                    std::any_of(beginning.begin(), beginning.end(), [&](const Sequence* one) {
+                        const Flow& other = *one->flow;
+                        if (&other == &own && !batch) return false;
+                        if (batch) return true;
+                        return other.tag <= own.tag + options_.begin_lag_s &&
+                               own.running * other.weight >=
+                                   kTimesRunning * other.running * own.weight;
+                    });
         yielding_ = yielding_ || s->yields;
     }
 }

@@ -19,10 +19,13 @@
 //            A flow with nothing running needs no free slot, unless it is ahead of all that run, nor
 //            does one that has less running for its weight than another that is ahead of it: it
 //            enters, up to twice slots_max, and others rest.
-// Beginning  while a sequence of a flow that is not ahead still makes its first `first_tokens`, no flow
+// Beginning  while a sequence of a flow that is not ahead (by more than begin_lag_s: what one short
+//            answer costs is soon given back) still makes its first `first_tokens`, no flow
 //            that has four times as much running for its weight takes rows, nor does batch: who asks
 //            little sees text as soon as if it were alone, and pays for it by its tag. Flows that have
 //            much the same running share iterations as ever; rest_max_ns holds here too.
+// Batch      takes rows beside others only while it has had less than `batch_share` of the time since
+//            those began, so that an answer takes hardly longer for it; alone it takes what there is.
 // Preempt    when a decoding sequence needs a block and none is free, the running sequence of the
 //            lowest class with the least work done gives its blocks back and waits, to be computed
 //            again; that may be the one that asked. The greatest always goes on, so all end.
@@ -61,6 +64,8 @@ struct SchedulerOptions {
     int64_t rest_max_ns = 1'000'000'000;
     double flow_lag_s = 2;  // as Flows
     uint32_t first_tokens = 0;  // 0: no one waits for others' beginnings
+    double begin_lag_s = 0;     // a flow that is ahead by so much still counts as not ahead
+    double batch_share = 1;     // of the time while others compute, that batch may take; 1: as rows are free
 };
 
 struct Rows {
@@ -97,6 +102,9 @@ class Scheduler {
     // nothing does.
     void plan(uint32_t prefill_rows, uint32_t alone_rows, Plan& plan);
 
+    // What the last iteration's rows have cost.
+    void spent(double online_s, double batch_s);
+
     // `sequence.computed` has grown: its full blocks are known from now on, and those behind its last
     // token are free.
     void advanced(Sequence& sequence);
@@ -116,6 +124,7 @@ class Scheduler {
     uint64_t sought_tokens() const { return sought_tokens_; }  // of all that were admitted
 
   private:
+    bool online() const;
     void let_begin(int64_t now_ns);
     void admit(Plan& plan);
     Sequence* next() const;
@@ -137,6 +146,7 @@ class Scheduler {
     std::vector<Sequence*> running_;  // in order of admission
     std::vector<Sequence*> waiting_;  // by class, then arrival
     bool yielding_ = false;
+    double batch_ahead_s_ = 0;  // of its share, while others compute
     uint64_t preempted_ = 0;
     uint64_t copied_ = 0;
     uint64_t hit_tokens_ = 0;

@@ -261,6 +261,34 @@ TEST_CASE("batch rests where others fill the time, but no longer than it may", "
     CHECK(longest_ms <= 110);
 }
 
+TEST_CASE("beside an answer batch takes its share of the time and no more, alone all of it", "[flows]") {
+    Bench b;
+    b.options.slots_max = 16;
+    b.options.first_tokens = 16;
+    b.options.batch_share = 0.05;
+    b.open();
+    const auto batch = b.submit("x", 12, 1, 100'000, engine::Priority::batch);
+    b.steps(40);
+    auto start = b.clock.mono_ns();
+    const auto seconds = [&] { return static_cast<double>(b.clock.mono_ns() - start) * 1e-9; };
+    double before = b.cost(batch);
+    b.steps(40);
+    CHECK(b.cost(batch) - before == Approx(seconds()));
+    before = b.cost(batch);
+    start = b.clock.mono_ns();
+    const auto one = b.submit("y", 1, 1, 400);
+    for (int i = 0; i < 2000 && !b.sink.answers[one[0]].over(); ++i) b.engine->step();
+    REQUIRE(b.sink.answers[one[0]].over());
+    const double got = (b.cost(batch) - before) / seconds();
+    INFO("batch got " << got << " of " << seconds() << " s");
+    CHECK(got >= 0.03);  // it moves
+    CHECK(got <= 0.09);  // iterations are whole: the last of them may be one too many
+    before = b.cost(batch);
+    start = b.clock.mono_ns();
+    b.steps(40);
+    CHECK(b.cost(batch) - before == Approx(seconds()));
+}
+
 TEST_CASE("no sequence starves when there are more than turns allow", "[flows]") {
     Bench b;
     b.options.slots_max = 2;
@@ -292,10 +320,35 @@ TEST_CASE("a flow with little running begins its answer as if it were alone besi
     CHECK(begin(8, 2, 8) > alone + 8);        // who has not four times as much running does not wait
 }
 
+TEST_CASE("who is ahead by no more than a short answer begins before a flood all the same", "[flows]") {
+    // Tokens of the second answer of one who has just been given a first one, when so much time has passed.
+    const auto second = [](int64_t begin_lag_ms) {
+        Bench b;
+        b.options.slots_max = 8;
+        b.options.first_tokens = 16;
+        b.options.begin_lag_ms = begin_lag_ms;
+        b.open();
+        b.submit("flood", 16);
+        b.steps(30);
+        const auto first = b.submit("quiet", 1, 1, 100);
+        for (int i = 0; i < 1000 && !b.sink.answers[first[0]].over(); ++i) b.engine->step();
+        REQUIRE(b.sink.answers[first[0]].over());
+        const auto start = b.clock.mono_ns();
+        const auto one = b.submit("quiet", 1, 1, 100);
+        for (int i = 0; i < 1000 && b.sink.answers[one[0]].ids.size() < 16; ++i) b.engine->step();
+        return (b.clock.mono_ns() - start) / 1'000'000;
+    };
+    const auto without = second(0), with = second(250);
+    INFO(without << " ms, " << with << " ms");
+    CHECK(with <= 16 + 16 + 24);  // its prompt and tokens, and the iteration that was on its way
+    CHECK(without >= with + 16);
+}
+
 TEST_CASE("a flood gets its share beside one who begins all the time", "[flows]") {
     Bench b;
     b.options.slots_max = 8;
     b.options.first_tokens = 16;
+    b.options.begin_lag_ms = 100;
     b.open();
     const auto flood = b.submit("flood", 8, 1, 100'000);
     b.steps(30);

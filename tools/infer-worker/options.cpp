@@ -74,6 +74,8 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     o.service.engine.speculate_max = 8;
     o.service.engine.itl_target_ms = 200;
     o.service.engine.first_tokens = 16;
+    o.service.engine.begin_lag_ms = 250;
+    o.service.engine.batch_share = 0.05;
     o.service.engine.prefill_slowdown = 1.7;
     o.service.engine.prefix_blocks = 1 << 22;  // as many as there are
     base::Cli cli("infer-worker", "run language models and answer generation requests");
@@ -116,6 +118,12 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     serve.option("--first-tokens", o.service.engine.first_tokens,
                  "of an answer that begins: flows with four times as much running wait for them; 0: none")
         .range(0, 4096);
+    serve.duration("--begin-lag", o.service.engine.begin_lag_ms,
+                   "compute time that a flow may be ahead of the others and still begin before them");
+    serve
+        .option("--batch-share", o.service.engine.batch_share,
+                "of the time while others compute, what batch takes of it; 1: as many rows as are free")
+        .range(0, 1);
     serve.option("--nice", o.nice, "nice value of the compute threads").range(0, 19);
     serve.option("--curve-key", o.curve_key, "file with the CURVE secret key, for tcp");
     serve.option("--curve-server", o.curve_server, "the router's CURVE public key (with --router)");
