@@ -21,6 +21,17 @@ void Catalogue::add(const Version& version) {
     by_name_[version.name] = version.hash;
 }
 
+std::vector<std::string> Catalogue::way(std::string_view name) const {
+    std::vector<std::string> out{std::string(name)};
+    for (int depth = 0; depth < kDepthMax; ++depth) {
+        if (by_hash_.count(out.back()) != 0 || by_name_.count(out.back()) != 0) break;
+        const auto alias = aliases_.find(out.back());
+        if (alias == aliases_.end()) break;
+        out.push_back(alias->second);
+    }
+    return out;
+}
+
 std::optional<std::string> Catalogue::resolve(std::string_view name) const {
     std::string at(name);
     for (int depth = 0; depth <= kDepthMax; ++depth) {

@@ -29,6 +29,8 @@ class Catalogue {
     void add(const Version& version);  // known from a HELLO, before its row can be read
 
     std::optional<std::string> resolve(std::string_view name) const;  // the hash
+    // The names on the way from this one on: itself, and what aliases on it point at.
+    std::vector<std::string> way(std::string_view name) const;
     bool empty() const { return by_hash_.empty(); }
 
   private:

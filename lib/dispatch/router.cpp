@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "base/json.hpp"
+#include "dispatch/probe.hpp"
 
 namespace parley::dispatch {
 
@@ -17,25 +18,32 @@ namespace {
 struct Wanted {
     std::string model;
     uint64_t max_tokens = 0;
-    bool status = false;  // {"command":"status"}: an operator asks, not a client
+    std::string first;  // message, raw: tells conversations apart that have no id
 };
 
-Wanted read_wanted(const std::string& body) {
-    thread_local simdjson::dom::parser parser(256u << 20);
+Wanted read_wanted(simdjson::dom::element document) {
     Wanted wanted;
-    simdjson::dom::element document;
-    if (parser.parse(simdjson::padded_string(body)).get(document) != simdjson::SUCCESS)
-        return wanted;
     std::string_view text;
     if (document["model"].get(text) == simdjson::SUCCESS) wanted.model = text;
     if (document["max_tokens"].get(wanted.max_tokens) != simdjson::SUCCESS) wanted.max_tokens = 0;
-    wanted.status = document["command"].get(text) == simdjson::SUCCESS && text == "status";
+    simdjson::dom::element first;
+    if (document["messages"].at(0).get(first) == simdjson::SUCCESS)
+        wanted.first = simdjson::minify(first);
     return wanted;
 }
 
+constexpr uint32_t kShadowCredit = 1024;
 constexpr uint32_t kMoveBits = 8;  // of an attempt toward workers: moves_max stays below 256
 
 }  // namespace
+
+Router::Router(RouterOptions options, ModelSink& models)
+    : options_(options),
+      models_(models),
+      asker_side_(*this),
+      worker_side_(*this),
+      scheduler_(options.scheduler) {}
+Router::~Router() = default;
 
 void Router::connect(pipe::Answerer& askers, pipe::Asker& workers) {
     askers_ = &askers;
@@ -55,52 +63,74 @@ void Router::refuse(const std::string& id, const Refusal& refusal) {
 
 void Router::on_ask(pipe::Ask ask) {
     ++counters_.asked;
-    Wanted wanted = read_wanted(ask.body);
-    if (wanted.status) {
-        (void)askers_->event(ask.id, {}, status_json());
-        askers_->end(ask.id, {});
-        return;
+    thread_local simdjson::dom::parser parser(256u << 20);
+    Wanted wanted;
+    simdjson::dom::element document;
+    if (parser.parse(simdjson::padded_string(ask.body)).get(document) == simdjson::SUCCESS) {
+        if (command(ask, document)) return;
+        wanted = read_wanted(document);
     }
     if (wanted.model.empty())
         return refuse(ask.id, {"invalid_request_error", "no_model", "model: Field required", 0});
-    const auto hash = catalogue_.resolve(wanted.model);
-    if (!hash) {
+    // One key may be all of an application: a user alone is too coarse.
+    const std::string unit = !ask.envelope.conversation.empty()
+                                 ? ask.envelope.conversation
+                                 : ask.envelope.user + "/" + wanted.first;
+    auto route = rollouts_.route(catalogue_, wanted.model, ask.envelope.org + "/" + unit);
+    if (const auto known = versions_.find(ask.id);
+        route && known != versions_.end() && ask.envelope.continuation)
+        route->hash = known->second;
+    if (!route) {
         // No worker has ever said HELLO: it is too early to say that there is no such model.
         if (catalogue_.empty())
             return refuse(ask.id, {"overloaded_error", "no_worker", "Overloaded", 1});
         return refuse(ask.id, {"not_found_error", "unknown_model", "model: " + wanted.model, 0});
     }
+    Job job;
+    job.model = route->hash;
+    job.alias = route->alias;
+    job.assigned = route->assigned;
+    job.delivered = Delivered(ask.envelope);
+    job.max_tokens = wanted.max_tokens;
+    job.ask = std::move(ask);
+    if (rollout::Rollout* const rollout = rollouts_.find(job.alias)) {
+        rollout->assigned(job.assigned);
+        if (job.assigned.canary) remember(job.ask.id, job.model);
+        if (rollout->copies(job.ask.id)) shadow(job);
+    }
+    const std::string id = job.ask.id;
+    if (const auto refusal = admit(std::move(job))) return refuse(id, *refusal);
+    pump();
+}
+
+std::optional<Refusal> Router::admit(Job job) {
     const int64_t now = options_.clock->mono_ms();
-    const pipe::Envelope& e = ask.envelope;
+    const pipe::Envelope& e = job.ask.envelope;
     int64_t wait_ms = e.continuation && e.stall_ms > 0 ? e.stall_ms
                       : e.ttft_ms > 0                  ? e.ttft_ms
                                                        : options_.ttft_ms;
     if (e.cls == pipe::Class::batch && e.ttft_ms == 0) wait_ms = 0;
-    Job job;
-    job.model = *hash;
-    job.arrived_ms = now;
-    job.delivered = Delivered(e);
+    if (job.arrived_ms == 0) job.arrived_ms = now;
     Arrival arrival;
     arrival.org = e.org;
     arrival.cls = e.cls;
-    arrival.model = scheduler_.model_id(*hash);
-    arrival.bytes = ask.body.size();
-    arrival.max_tokens = wanted.max_tokens;
-    arrival.blocks = PrefixMap::blocks_of(e.org, *hash, ask.body);
-    arrival.deadline_ms = wait_ms == 0 ? 0 : now + wait_ms;
+    arrival.model = scheduler_.model_id(job.model);
+    arrival.bytes = job.ask.body.size();
+    arrival.max_tokens = job.max_tokens;
+    arrival.blocks = PrefixMap::blocks_of(e.org, job.model, job.ask.body);
+    arrival.deadline_ms = wait_ms == 0 ? 0 : job.arrived_ms + wait_ms;
     arrival.goes_on = e.continuation.has_value();
-    job.ask = std::move(ask);
-    const std::string id = job.ask.id;
     if (waiting_bytes_ + job.bytes() > options_.bytes_max)
-        return refuse(id, {"overloaded_error", "queue_full", "Overloaded",
-                           scheduler_.retry_after_s(arrival.model)});
+        return Refusal{"overloaded_error", "queue_full", "Overloaded",
+                       scheduler_.retry_after_s(arrival.model)};
     auto admitted = scheduler_.arrive(arrival, now);
-    if (const auto* refusal = std::get_if<Refusal>(&admitted)) return refuse(id, *refusal);
+    if (const auto* refusal = std::get_if<Refusal>(&admitted)) return *refusal;
     job.ticket = std::get<Ticket>(admitted);
+    const std::string id = job.ask.id;
     ids_[job.ticket] = id;
     waiting_bytes_ += job.bytes();
     waiting_[id] = std::move(job);
-    pump();
+    return std::nullopt;
 }
 
 Router::Job Router::take_waiting(const std::string& id) {
@@ -129,7 +159,7 @@ void Router::start(const Started& started) {
     envelope.flow = started.flow;
     envelope.weight = started.weight;
     envelope.tag = started.tag;
-    envelope.credit = askers_->credit(id);
+    envelope.credit = job.shadow ? kShadowCredit : askers_->credit(id);
     envelope.continuation = job.delivered.continuation();
     if (envelope.continuation && job.ask.envelope.continuation && job.moves == 0)
         envelope.continuation = job.ask.envelope.continuation;
@@ -143,7 +173,7 @@ void Router::start(const Started& started) {
     envelope.total_ms = left(envelope.total_ms);
     job.kept = kept_bytes_ + job.bytes() <= options_.kept_bytes_max;
     std::string body = job.kept ? job.ask.body : std::move(job.ask.body);
-    Running running{std::move(job), started.worker, envelope.credit, false};
+    Running running{std::move(job), started.worker, envelope.credit, false, now, 0, 0, 0};
     auto asked = workers_->ask(started.worker, id, envelope, std::move(body));
     if (asked) {
         ++counters_.dispatched;
@@ -161,7 +191,10 @@ void Router::start(const Started& started) {
     end.message = asked.error().what;
     if (move(id, running, end)) return;
     scheduler_.ended(started.ticket, 0, std::nullopt, false, now);
-    askers_->end(id, end);
+    if (running.job.shadow)
+        --shadows_;
+    else
+        askers_->end(id, end);
 }
 
 bool Router::move(const std::string& id, Running& running, const pipe::EndMeta& end) {
@@ -169,7 +202,7 @@ bool Router::move(const std::string& id, Running& running, const pipe::EndMeta& 
     const bool lost = end.reason == "peer_gone" || end.reason == "draining" ||
                       end.reason == "gap" || end.reason == "malformed" ||
                       (end.reason == "queue_full" && end.retryable);
-    if (!lost || !end.retryable || running.gone || draining_ || !job.kept ||
+    if (job.shadow || !lost || !end.retryable || running.gone || draining_ || !job.kept ||
         job.delivered.complete() || job.moves >= options_.moves_max)
         return false;
     const int64_t now = options_.clock->mono_ms();
@@ -195,20 +228,22 @@ bool Router::move(const std::string& id, Running& running, const pipe::EndMeta& 
 
 void Router::on_cancel(const std::string& id, pipe::Cancel why) {
     ++counters_.cancelled;
+    const bool asked = why == pipe::Cancel::asked || why == pipe::Cancel::refused;
     pipe::EndMeta end;
     end.status = "cancelled";
     if (const auto at = waiting_.find(id); at != waiting_.end()) {
         const Job job = take_waiting(id);
         scheduler_.cancel(job.ticket);
         end.cost_s = job.cost_s;
-        if (why == pipe::Cancel::asked) askers_->end(id, end);
+        if (asked) askers_->end(id, end);
         return;
     }
     const auto at = running_.find(id);
     if (at == running_.end()) return;
     // Replaced or gone: the END that the worker still owes us is for accounts only.
-    if (why != pipe::Cancel::asked) at->second.gone = true;
-    workers_->cancel(id, why == pipe::Cancel::asked  ? "cancelled"
+    if (!asked) at->second.gone = true;
+    if (why == pipe::Cancel::refused) at->second.job.filtered = true;
+    workers_->cancel(id, asked                       ? "cancelled"
                          : why == pipe::Cancel::gone ? "asker_gone"
                                                      : "replaced");
 }
@@ -222,11 +257,17 @@ void Router::on_credit(const std::string& id, uint32_t available) {
 }
 
 void Router::on_event(const std::string& id, const pipe::EventMeta& meta, std::string body) {
+    if (probe_ && id == probe_->id) return probe_->read(body);
     const auto at = running_.find(id);
     if (at == running_.end() || at->second.gone) return;
     Running& running = at->second;
     if (running.outstanding > 0) --running.outstanding;
-    scheduler_.first_event(running.job.ticket, options_.clock->mono_ms());
+    const int64_t now = options_.clock->mono_ms();
+    scheduler_.first_event(running.job.ticket, now);
+    if (running.first_ms == 0) running.first_ms = now;
+    running.last_ms = now;
+    ++running.events;
+    if (running.job.shadow) return workers_->grant(id, 1);
     for (auto& event : running.job.delivered.add({meta, std::move(body)})) {
         // More than it had credit for, or the asker is gone.
         if (!askers_->event(id, event.meta, std::move(event.body)))
@@ -238,6 +279,7 @@ void Router::on_event(const std::string& id, const pipe::EventMeta& meta, std::s
 }
 
 void Router::on_end(const std::string& id, const pipe::EndMeta& meta) {
+    if (probe_ && id == probe_->id) return probe_ended(meta);
     const auto at = running_.find(id);
     if (at == running_.end()) return;
     Running running = std::move(at->second);
@@ -249,9 +291,12 @@ void Router::on_end(const std::string& id, const pipe::EndMeta& meta) {
     }
     if (move(id, running, meta)) return pump();
     ++counters_.ended;
+    count(running, meta);
     scheduler_.ended(running.job.ticket, meta.cost_s, meta.usage, meta.ok(),
                      options_.clock->mono_ms());
-    if (!running.gone) {
+    if (running.job.shadow)
+        --shadows_;
+    else if (!running.gone) {
         pipe::EndMeta end = meta;
         end.model = running.job.model;
         end.cost_s += running.job.cost_s;
@@ -273,6 +318,9 @@ void Router::on_worker_up(pipe::Peer peer, const pipe::HelloMeta& hello) {
 void Router::on_worker_down(pipe::Peer peer, const std::string& why) {
     const Worker* worker = scheduler_.workers().find(peer);
     const std::string name = worker == nullptr ? "" : worker->name;
+    if (said_bye_.erase(peer) == 0 && worker != nullptr && !draining_)
+        for (const std::string& hash : worker->models)
+            rollouts_.crashed(hash, name + ": " + why, options_.clock->wall_ms());
     scheduler_.worker_left(peer);
     models_.on_worker(name, false, why);
     pump();
@@ -308,8 +356,12 @@ void Router::tick() {
         end.retry_after_s = scheduler_.retry_after_s(model);
         end.retryable = job.moves > 0;  // a stream was cut: another router may know a worker
         end.cost_s = job.cost_s;
-        askers_->end(id, end);
+        if (job.shadow)
+            --shadows_;
+        else
+            askers_->end(id, end);
     }
+    take_steps(options_.clock->wall_ms());
     pump();
 }
 
@@ -326,7 +378,7 @@ void Router::drain() {
         end.retryable = true;
         end.retry_after_s = 1;
         end.cost_s = job.cost_s;
-        askers_->end(job.ask.id, end);
+        if (!job.shadow) askers_->end(job.ask.id, end);
     }
 }
 
@@ -402,6 +454,8 @@ std::string Router::status_json() const {
             .field("draining", worker.draining)
             .end();
     }
+    w.end().key("rollouts").array();
+    for (const auto& [alias, rollout] : rollouts_.all()) w.raw(rollout.report_json());
     w.end().end();
     return out;
 }

@@ -12,16 +12,28 @@
 //          wakes up again is never asked the same pair twice.
 // Refusals END with status, reason and retry_after_s: see Scheduler; and overloaded_error (expired,
 //          no_worker, draining), not_found_error (unknown model), invalid_request_error (no model).
+// Rollouts an alias under rollout (rollouts.hpp) gives a version by conversation, else by end user and
+//          first message of the body, which all turns have. A continuation stays with its version as long as this router
+//          knows it (kVersionsKept). What waits unbegun for a version that is rolled back goes to the
+//          stable one; what runs finishes. Times are from dispatch, by the router's clock. Shadow
+//          copies run as batch of the organisation `shadow`, kShadowsMax at once, and go nowhere.
+// Golden   prompts asked of a worker of the version before its rollout begins, one after the other,
+//          past the queue; the answers must be the recorded ones, byte for byte.
 // Threads  one: that of the two links' step().
 #pragma once
 
+#include <simdjson.h>
+
+#include <deque>
 #include <memory>
+#include <set>
 #include <string>
 #include <unordered_map>
 
 #include "base/clock.hpp"
 #include "dispatch/catalogue.hpp"
 #include "dispatch/delivered.hpp"
+#include "dispatch/rollouts.hpp"
 #include "dispatch/scheduler.hpp"
 #include "pipe/answerer.hpp"
 #include "pipe/asker.hpp"
@@ -35,6 +47,8 @@ struct RouterOptions {
     uint32_t moves_max = 8;                  // of one request from worker to worker
     int64_t ttft_ms = 30'000;                // wait for a worker where the envelope names no bound
     int64_t stall_ms = 30'000;               // the same of a stream that has begun
+    std::string stages = "2,10,person:50,100";  // of rollouts: rollout::parse_stages
+    rollout::Gates gates;
     const base::Clock* clock = &base::system_clock();
 };
 
@@ -49,17 +63,15 @@ class ModelSink {
     virtual ~ModelSink() = default;
     virtual void on_models(pipe::Peer worker, const pipe::HelloMeta& hello) = 0;
     virtual void on_tokenizer(pipe::Peer worker, const std::string& hash, std::string bytes) = 0;
+    // A rollout took a step: to be written down.
+    virtual void on_rollout(const rollout::Rollout&) {}
     virtual void on_worker(const std::string& name, bool joined, const std::string& why) = 0;
 };
 
 class Router {
   public:
-    Router(RouterOptions options, ModelSink& models)
-        : options_(options),
-          models_(models),
-          asker_side_(*this),
-          worker_side_(*this),
-          scheduler_(options.scheduler) {}
+    ~Router();
+    Router(RouterOptions options, ModelSink& models);
     Router(const Router&) = delete;
     Router& operator=(const Router&) = delete;
 
@@ -69,6 +81,7 @@ class Router {
     void connect(pipe::Answerer& askers, pipe::Asker& workers);
 
     Catalogue& catalogue() { return catalogue_; }
+    Rollouts& rollouts() { return rollouts_; }
     Scheduler& scheduler() { return scheduler_; }
     const Scheduler& scheduler() const { return scheduler_; }
     const Workers& workers() const { return scheduler_.workers(); }
@@ -92,6 +105,11 @@ class Router {
         Delivered delivered;
         uint32_t moves = 0;
         double cost_s = 0;  // on workers that were lost
+        std::string alias;  // of the rollout that chose the version; empty: none
+        rollout::Assigned assigned;
+        bool shadow = false;  // nobody asked for it
+        bool filtered = false;
+        uint64_t max_tokens = 0;
         bool kept = true;   // the body is here while it runs
         uint64_t bytes() const { return ask.body.size() + ask.id.size() + 512; }
     };
@@ -100,6 +118,8 @@ class Router {
         pipe::Peer worker = 0;
         uint32_t outstanding = 0;  // credit passed on, less the events that have come
         bool gone = false;         // nobody waits for its END
+        int64_t started_ms = 0, first_ms = 0, last_ms = 0;  // 0: not yet
+        uint32_t events = 0;
     };
     // The two links number their peers apart, so each has a handler of its own.
     struct AskerSide final : pipe::AnswererHandler {
@@ -133,6 +153,7 @@ class Router {
         }
         void on_peer_status(pipe::Peer peer, const pipe::StatusMeta& status) override;
         void on_peer_bye(pipe::Peer peer, const pipe::ByeMeta&) override {
+            router.said_bye_.insert(peer);
             router.scheduler_.worker_drains(peer);
         }
     };
@@ -144,6 +165,19 @@ class Router {
     void on_worker_up(pipe::Peer peer, const pipe::HelloMeta& hello);
     void on_worker_down(pipe::Peer peer, const std::string& why);
 
+    // The operator's commands: {"command":…}. False: it is none.
+    bool command(const pipe::Ask& ask, simdjson::dom::element body);
+    void rollout_command(const std::string& id, const std::string& verb,
+                         simdjson::dom::element body);
+    struct Probe;
+    void probe_next();
+    void probe_ended(const pipe::EndMeta& end);
+    void count(const Running& running, const pipe::EndMeta& end);
+    void shadow(const Job& job);
+    void reroute(const std::string& alias);
+    void take_steps(int64_t now_ms);
+    void remember(const std::string& id, const std::string& hash);
+    std::optional<Refusal> admit(Job job);
     Job take_waiting(const std::string& id);
     void pump();
     void start(const Started& started);
@@ -164,6 +198,13 @@ class Router {
     uint64_t waiting_bytes_ = 0, kept_bytes_ = 0;
     std::unordered_map<std::string, Running> running_;
     RouterCounters counters_;
+    static constexpr size_t kVersionsKept = 65'536, kShadowsMax = 16;
+    Rollouts rollouts_;
+    std::set<pipe::Peer> said_bye_;
+    std::unordered_map<std::string, std::string> versions_;  // request → hash, of canaries
+    std::deque<std::string> versions_order_;
+    std::unique_ptr<Probe> probe_;
+    size_t shadows_ = 0;
     bool draining_ = false, pumping_ = false;
 };
 

@@ -271,6 +271,7 @@ void Filter::fail(Row row, std::string status, std::string reason, std::string w
 }
 
 void Filter::on_cancel(const std::string& id, uint32_t attempt, pipe::Cancel why) {
+    if (why == pipe::Cancel::refused) why = pipe::Cancel::asked;  // by a filter before this one
     const auto row = live_.find(id);
     if (row == live_.end() || row->second.attempt != attempt) return;
     Live& live = row->second;

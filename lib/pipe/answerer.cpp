@@ -123,7 +123,9 @@ void Answerer::on_message(Peer peer, Message message) {
                 at->second.cancelled)
                 return;
             at->second.cancelled = true;
-            return handler_.on_cancel(message.id, meta->attempt, Cancel::asked);
+            return handler_.on_cancel(message.id, meta->attempt,
+                                      meta->reason == "refused" ? Cancel::refused
+                                                                : Cancel::asked);
         }
         case Verb::credit: {
             const auto meta = parse_credit_meta(message.meta);

@@ -33,7 +33,8 @@ struct Ask {
     std::string body;
 };
 
-enum class Cancel : uint8_t { asked, gone, replaced };
+// asked: CANCEL; refused: the same, by a filter that stopped the answer; gone: the asker is.
+enum class Cancel : uint8_t { asked, refused, gone, replaced };
 
 class AnswererHandler {
   public:

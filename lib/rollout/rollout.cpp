@@ -142,7 +142,8 @@ bool Rollout::copies(std::string_view request) const {
 }
 
 void Rollout::assigned(const Assigned& assigned) {
-    if (running() && assigned.stage == stage_) ratio_.add(assigned.canary);
+    // Copies are of the stable version's requests: there is no share to keep.
+    if (running() && !shadow() && assigned.stage == stage_) ratio_.add(assigned.canary);
 }
 
 void Rollout::outcome(const Assigned& assigned, const Outcome& outcome) {
@@ -156,21 +157,22 @@ void Rollout::outcome(const Assigned& assigned, const Outcome& outcome) {
         ++all_errors_[canary];
         errors_.add(canary);
     }
-    if (shadow()) return;
-    if (outcome.filtered) {
+    if (shadow() && canary) return;
+    if (outcome.filtered && !shadow()) {
         ++seen_[canary].filtered;
         ++all_filtered_[canary];
         filter_.add(canary);
     }
-    const auto late = [canary](double value, double& p95, Spread& baseline, Spread over[2],
+    const auto late = [this, canary](double value, double& p95, Spread& baseline, Spread over[2],
                                Evidence& evidence) {
         if (value < 0) return;
         if (p95 == 0) {
             if (canary) return;
             baseline.add(value);
-            if (baseline.count() >= kBaseline) p95 = baseline.quantile(0.95);
+            if (baseline.count() >= spec_.gates.baseline) p95 = baseline.quantile(0.95);
             return;
         }
+        if (shadow()) return;
         over[canary].add(value / p95);
         if (value > p95) evidence.add(canary);
     };
@@ -244,6 +246,11 @@ std::string Rollout::not_yet(int64_t now_ms) const {
     if (now_ms - entered_ms_ < gates.min_ms)
         return fmt::format("{} of {} s in the stage", (now_ms - entered_ms_) / 1000,
                            gates.min_ms / 1000);
+    if (const auto known = *std::max_element(std::begin(ttft_p95_), std::end(ttft_p95_));
+        !shadow() && known == 0)
+        return fmt::format("the stable version's times are not known yet: fewer than {} requests of "
+                           "one size",
+                           gates.baseline);
     if (!shadow() && std::max(ratio_.up(), ratio_.down()) >= kRatioAct)
         return "the canary's share of the requests is not what was set: compare by hand";
     if (error_rate(true) - error_rate(false) >= gates.error_points)

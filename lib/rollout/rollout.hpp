@@ -6,10 +6,11 @@
 //          a share is so at every greater one, by a hash of rollout and conversation (or organisation).
 // Counted  a request counts for the stage in which it was assigned; one that ends in a later stage does
 //          not. Errors in every stage; times and filter triggers not of shadow copies, which run as
-//          batch and which no filter sees.
+//          batch and which no filter sees. The shadow stage's times of the stable version make its
+//          baseline.
 // Late     TTFT is from dispatch to the first event, by size of the prompt; ITL a request's mean. Over
-//          the p95 of the stable version's first kBaseline requests of that size is an event; before
-//          there are so many there is none.
+//          the p95 of the stable version's first `baseline` requests of that size is an event; before
+//          there are so many there is none, and the first stage with traffic waits for one size.
 // Back     golden prompts answered otherwise, crashes_max crashes or OOMs, first_errors in the first
 //          first_requests: at once. Else where log E >= log(act) and what was seen is beyond the gate.
 //          That is valid at every look, so it waits for requests_min alone (of both), not for min_ms.
@@ -50,6 +51,7 @@ struct Gates {
     uint64_t first_errors = 5, first_requests = 20;
     uint32_t crashes_max = 3;
     double shadow_share = 0.05;  // of the requests, copied in the shadow stage
+    uint64_t baseline = 200;     // requests of the stable version, see Late; at least 1
 };
 
 struct Spec {
@@ -99,7 +101,6 @@ struct Step {
 class Rollout {
   public:
     static constexpr size_t kSizes = 5;  // of prompts, by bytes: below 1, 4, 16, 64 KiB, more
-    static constexpr uint64_t kBaseline = 200;
 
     Rollout(Spec spec, int64_t now_ms);
 

@@ -106,7 +106,7 @@ std::string Rollout::save() const {
     w.key("gates").array().number(g.act).number(g.requests_min).number(g.min_ms);
     w.number(g.error_points).number(g.ttft_ratio).number(g.itl_ratio).number(g.filter_high);
     w.number(g.filter_low).number(g.first_errors).number(g.first_requests).number(g.crashes_max);
-    w.number(g.shadow_share).end();
+    w.number(g.shadow_share).number(g.baseline).end();
     w.key("seen").array();
     for (const bool canary : {false, true})
         w.number(seen_[canary].requests).number(seen_[canary].errors).number(
@@ -146,7 +146,7 @@ base::Result<Rollout> Rollout::restore(std::string_view json) {
         spec.stages.push_back({stage.real("share"), stage.flag("person")});
         from.ok = from.ok && stage.ok;
     }
-    const auto g = from.numbers("gates", 12);
+    const auto g = from.numbers("gates", 13);
     Gates& gates = spec.gates;
     gates.act = g[0];
     gates.requests_min = static_cast<uint64_t>(g[1]);
@@ -160,6 +160,7 @@ base::Result<Rollout> Rollout::restore(std::string_view json) {
     gates.first_requests = static_cast<uint64_t>(g[9]);
     gates.crashes_max = static_cast<uint32_t>(g[10]);
     gates.shadow_share = g[11];
+    gates.baseline = static_cast<uint64_t>(g[12]);
     const uint64_t stage = from.natural("stage");
     if (!from.ok || spec.stages.size() < 2 || stage + 1 >= spec.stages.size()) return bad();
     Rollout out(spec, 0);

@@ -288,7 +288,11 @@ std::string ModelPut::json() const {
     return body.number("output_max", output_max).raw("info", info).done();
 }
 std::string AliasSet::json() const {
-    return Body("alias_set").need("name", name).need("target", target).raw("rule", rule).done();
+    Body body("alias_set");
+    body.need("name", name).need("target", target).text("who", who).text("why", why);
+    if (!rule.empty()) body.raw("rule", rule);
+    if (!rollout.empty()) body.raw("rollout", rollout);
+    return body.done();
 }
 std::string NotificationsSet::json() const {
     Body body("notifications_set");

@@ -308,10 +308,12 @@ struct ModelPut {
     std::string info = "{}";
     std::string json() const;
 };
-// → {}. `target` "" removes the alias.
+// → {}. `target` "" removes the alias, and its history. `rule`, `rollout` "": as they were.
 struct AliasSet {
     std::string name, target;
-    std::string rule = "{}";
+    std::string rule = {};
+    std::string who = {}, why = {};
+    std::string rollout = {};
     std::string json() const;
 };
 

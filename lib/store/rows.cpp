@@ -296,7 +296,8 @@ std::string to_json(const AliasRow& row) {
     std::string out;
     JsonWriter w(out);
     w.object().field("name", row.name).field("target", row.target).key("rule").raw(row.rule);
-    w.field("updated_ms", row.updated_ms).end();
+    w.field("updated_ms", row.updated_ms).key("rollout").raw(row.rollout);
+    w.key("history").raw(row.history).end();
     return out;
 }
 template <>
@@ -307,6 +308,7 @@ Result<AliasRow> from_json(std::string_view json) {
     Fields f(*object);
     f.text("name", row.name, true).text("target", row.target, true);
     f.raw("rule", row.rule, RawKind::object).number("updated_ms", row.updated_ms);
+    f.raw("rollout", row.rollout, RawKind::object).raw("history", row.history, RawKind::array);
     return finish(f, std::move(row));
 }
 

@@ -164,8 +164,10 @@ struct ModelRow {
 struct AliasRow {
     std::string name;
     std::string target;       // model name
-    std::string rule = "{}";  // raw JSON object: canary and rollout, resolved by the router
+    std::string rule = "{}";  // raw JSON object: by the size of a request, resolved by chatd
     int64_t updated_ms = 0;
+    std::string rollout = "{}";  // raw JSON object: the last one, resolved by the router
+    std::string history = "[]";  // raw JSON: {target, who, why, at_ms}, oldest first, the last 64
 };
 
 struct UsageTotal {

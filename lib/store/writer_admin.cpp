@@ -1,6 +1,7 @@
 // Orgs, keys, users, models and aliases.
 #include <sodium.h>
 
+#include "base/json.hpp"
 #include "store/batch.hpp"
 #include "store/secret.hpp"
 
@@ -292,6 +293,30 @@ Step do_user_create(Batch& batch, Fields& f) {
     return Said{member("user", show_id(kUser, row.id)) + member("org", show_id(kOrg, row.org)), {}};
 }
 
+namespace {
+
+constexpr size_t kHistoryMax = 64;
+
+// `history` with one more, without the oldest beyond the bound.
+std::string with(const std::string& history, const AliasRow& row, const std::string& who,
+                 const std::string& why) {
+    simdjson::dom::parser parser;
+    simdjson::dom::array old;
+    std::vector<std::string> kept;
+    if (parser.parse(simdjson::padded_string(history)).get(old) == simdjson::SUCCESS)
+        for (const auto each : old) kept.push_back(simdjson::minify(each));
+    std::string out;
+    base::JsonWriter w(out);
+    w.array();
+    const size_t from = kept.size() < kHistoryMax ? 0 : kept.size() - kHistoryMax + 1;
+    for (size_t i = from; i < kept.size(); ++i) w.raw(kept[i]);
+    w.object().field("target", row.target).field("who", who).field("why", why);
+    w.field("at_ms", row.updated_ms).end().end();
+    return out;
+}
+
+}  // namespace
+
 Step do_model_put(Batch& batch, Fields& f) {
     ModelRow row;
     f.text("hash", row.hash, true).text("name", row.name, true).text("tokenizer", row.tokenizer);
@@ -317,7 +342,8 @@ Step do_model_put(Batch& batch, Fields& f) {
         !done)
         return refuse(done.error());
     if (!*standing) {
-        const AliasRow alias{"default", row.name, "{}", batch.now_ms()};
+        AliasRow alias{"default", row.name, "{}", batch.now_ms()};
+        alias.history = with("[]", alias, "router", "the first model");
         if (auto done = batch.put(Table::alias, "default", to_json(alias)); !done)
             return refuse(done.error());
         if (auto done = batch.change("alias.set", {}, {},
@@ -330,18 +356,32 @@ Step do_model_put(Batch& batch, Fields& f) {
 
 Step do_alias_set(Batch& batch, Fields& f) {
     AliasRow row;
+    std::string who, why;
+    std::optional<std::string> rule, rollout;
     f.text("name", row.name, true)
         .text("target", row.target)
-        .raw("rule", row.rule, RawKind::object);
+        .text("who", who)
+        .text("why", why)
+        .raw("rule", rule, RawKind::object)
+        .raw("rollout", rollout, RawKind::object);
     if (!f.ok()) return refuse(Errc::invalid, f.error());
     if (row.name.empty() || row.name.size() > 256 || row.target.size() > 256)
         return refuse(Errc::invalid, "name and target should have at most 256 bytes");
+    if (who.size() > 256 || why.size() > 1024)
+        return refuse(Errc::invalid, "who should have at most 256 bytes, why 1 KiB");
     row.updated_ms = batch.now_ms();
+    auto old = batch.find<AliasRow>(Table::alias, row.name);
+    if (!old) return refuse(old.error());
+    if (*old) row.rule = (*old)->rule, row.rollout = (*old)->rollout;
+    if (rule) row.rule = *rule;
+    if (rollout) row.rollout = *rollout;
+    row.history = with(*old ? (*old)->history : "[]", row, who, why);
     const auto done = row.target.empty() ? batch.erase(Table::alias, row.name)
                                          : batch.put(Table::alias, row.name, to_json(row));
     if (!done) return refuse(done.error());
     if (auto said = batch.change("alias.set", {}, {},
-                                 member("alias", row.name) + member("target", row.target));
+                                 member("alias", row.name) + member("target", row.target) +
+                                     member("who", who) + member("why", why));
         !said)
         return refuse(said.error());
     return Said{};

@@ -24,6 +24,7 @@ Spec spec(const char* stages, uint64_t requests_min = 20, int64_t min_ms = 0) {
     out.stages = *parse_stages(stages);
     out.gates.requests_min = requests_min;
     out.gates.min_ms = min_ms;
+    out.gates.baseline = 1;
     out.who = "me";
     return out;
 }
@@ -32,6 +33,7 @@ void feed(Rollout& rollout, int requests, double canary_errors, double stable_er
     for (int i = 0; i < requests; ++i) {
         const Assigned to = rollout.assign("conversation " + std::to_string(i));
         Outcome outcome;
+        outcome.ttft_ms = 10;
         outcome.error = i % 100 < 100 * (to.canary ? canary_errors : stable_errors);
         rollout.assigned(to);
         rollout.outcome(to, outcome);
@@ -193,4 +195,42 @@ TEST_CASE("versions as good as the stable one stay, bad ones go: trials") {
         else
             CHECK(row.rolled_back >= n * 9 / 10);
     }
+}
+
+TEST_CASE("the shadow stage tells what is late, and says nothing of the shares that follow") {
+    Spec wanted = spec("shadow,50,100");
+    wanted.gates.baseline = 200;
+    Rollout rollout(wanted, 0);
+    REQUIRE(rollout.shadow());
+    uint64_t copies = 0;
+    for (int i = 0; i < 2000; ++i) {
+        const std::string name = "request " + std::to_string(i);
+        Outcome outcome;
+        outcome.ttft_ms = 10;
+        rollout.assigned(rollout.assign(name));
+        rollout.outcome(rollout.assign(name), outcome);
+        if (!rollout.copies(name)) continue;
+        ++copies;
+        outcome.ttft_ms = 1000;  // of a copy, as batch: counts for nothing
+        rollout.outcome({true, 0}, outcome);
+    }
+    CHECK(copies > 60);
+    CHECK(copies < 140);
+    REQUIRE(rollout.look(1));
+    REQUIRE(rollout.share() == 0.5);
+    feed(rollout, 60, 0, 0);
+    CHECK(rollout.look(2));
+    CHECK(rollout.state() == State::done);
+}
+
+TEST_CASE("no version is promoted on times that nothing is known of") {
+    Spec wanted = spec("50,100");
+    wanted.gates.baseline = 200;
+    Rollout rollout(wanted, 0);
+    feed(rollout, 100, 0, 0);
+    CHECK_FALSE(rollout.look(1));
+    CHECK(rollout.holds().find("not known yet") != std::string::npos);
+    feed(rollout, 400, 0, 0);
+    CHECK(rollout.look(2));
+    CHECK(rollout.state() == State::done);
 }

@@ -259,6 +259,17 @@ TEST_CASE("the first model becomes the default and keeps it", "[store]") {
     REQUIRE(f.reader->aliases()->at(0).target == "small");
     f.run(AliasSet{"default", "large"}.json());
     REQUIRE(f.reader->aliases()->at(0).target == "large");
+    f.run(AliasSet{"default", "small", R"({"x":1})", "anna", "large was \"slow\""}.json());
+    f.run(AliasSet{"default", "large", {}, "bert", ""}.json());
+    AliasRow row = f.reader->aliases()->at(0);
+    REQUIRE(row.rule == R"({"x":1})");
+    REQUIRE(row.history.find(R"("who":"anna","why":"large was \"slow\"")") != std::string::npos);
+    for (int i = 0; i < 100; ++i) f.run(AliasSet{"default", "large", {}, "n", ""}.json());
+    row = f.reader->aliases()->at(0);
+    REQUIRE(std::count(row.history.begin(), row.history.end(), '{') == 64);
+    REQUIRE(row.history.find("anna") == std::string::npos);
+    REQUIRE(f.refused(AliasSet{"default", "large", {}, std::string(300, 'x'), ""}.json()).code ==
+            Errc::invalid);
     f.run(AliasSet{"default", ""}.json());
     REQUIRE(f.reader->aliases()->empty());
 }

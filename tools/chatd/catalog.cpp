@@ -14,6 +14,7 @@ void Catalog::refresh(store::Reader& reader) {
     const auto aliases = reader.aliases();
     if (!models || !aliases) return;  // what was known stays known
     std::map<std::string, Named, std::less<>> names;
+    std::map<std::string, Named> hashes;
     for (const store::ModelRow& row : *models) {
         const std::string hash = row.tokenizer.empty() ? row.hash : row.tokenizer;
         auto& artifact = artifacts_[hash];
@@ -31,15 +32,26 @@ void Catalog::refresh(store::Reader& reader) {
             }
         }
         auto model = std::make_shared<Model>(Model{row, artifact});
+        hashes[row.hash] = {row.name, model, row.created_ms};
         auto& named = names[row.name];
         // Two versions of one name: the newer one stands for it here; the router decides which answers.
         if (!named.model || named.created_ms < row.created_ms)
             named = {row.name, std::move(model), row.created_ms};
     }
+    // An alias may point at a version by its hash, or at another alias, as in the router.
+    std::map<std::string, std::string> points;
+    for (const store::AliasRow& alias : *aliases) points[alias.name] = alias.target;
+    const auto versions = names;
     for (const store::AliasRow& alias : *aliases) {
-        const auto target = names.find(alias.target);
-        if (target == names.end() || names.count(alias.name)) continue;
-        names[alias.name] = {alias.name, target->second.model, target->second.created_ms};
+        if (names.count(alias.name)) continue;
+        std::string at = alias.target;
+        for (int depth = 0; depth < 8 && points.count(at) && !versions.count(at); ++depth)
+            at = points[at];
+        const auto hashed = hashes.find(at);
+        const auto named = versions.find(at);
+        if (hashed == hashes.end() && named == versions.end()) continue;
+        const Named& target = hashed != hashes.end() ? hashed->second : named->second;
+        names[alias.name] = {alias.name, target.model, target.created_ms};
         if (const auto rule = size_rule_of(alias.rule))
             names[alias.name].rule = std::make_shared<const SizeRule>(*rule);
     }

@@ -61,6 +61,8 @@ void declare_simulation(base::Verb& verb, Options& o) {
     verb.option("--simulate-context-us", cost.context_us,
                 "more for each 1,000 tokens before a decoded one, microseconds")
         .range(0, 1e9);
+    verb.option("--simulate-fail-every", o.simulate_fail_every,
+                "serve: every n-th request ends with api_error; 0: none");
     verb.option("--simulate-prefill-us", cost.prefill_us,
                 "more for each token of a prompt, microseconds")
         .range(0, 1e9);

@@ -25,6 +25,7 @@ struct Options {
 
     // serve and run: no model, see lib/simulated
     bool simulate = false;
+    uint32_t simulate_fail_every = 0;  // requests; 0: none fails
     simulated::ForwardOptions simulated;
 
     // serve

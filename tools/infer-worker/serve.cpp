@@ -50,6 +50,8 @@ base::Result<pipe::CurveOptions> curve(const Options& o) {
 // Between the answerer and the models: each is the other's handler.
 class Front final : public pipe::AnswererHandler, public engine::Outlet {
   public:
+    // A fault for tests: every n-th request ends with api_error. 0: none.
+    void fail_every(uint32_t n) { fail_every_ = n; }
     void connect(engine::Models& models, pipe::Answerer& answerer) {
         models_ = &models;
         answerer_ = &answerer;
@@ -57,10 +59,17 @@ class Front final : public pipe::AnswererHandler, public engine::Outlet {
     bool answered() const { return answered_; }
 
     void on_ask(pipe::Ask ask) override {
+        if (fail_every_ > 0 && ++asked_ % fail_every_ == 0) {
+            pipe::EndMeta end;
+            end.status = "api_error";
+            end.reason = "simulated_fault";
+            end.message = "a simulated fault (--simulate-fail-every)";
+            return answerer_->end(ask.id, end);
+        }
         models_->ask(ask.id, std::move(ask.envelope), std::move(ask.body));
     }
     void on_cancel(const std::string& id, uint32_t, pipe::Cancel why) override {
-        models_->cancel(id, why == pipe::Cancel::asked  ? "asked"
+        models_->cancel(id, why == pipe::Cancel::asked || why == pipe::Cancel::refused ? "asked"
                             : why == pipe::Cancel::gone ? "peer_gone"
                                                         : "replaced");
     }
@@ -105,6 +114,8 @@ class Front final : public pipe::AnswererHandler, public engine::Outlet {
         }
     }
 
+    uint32_t fail_every_ = 0;
+    uint64_t asked_ = 0;
     engine::Models* models_ = nullptr;
     pipe::Answerer* answerer_ = nullptr;
     bool answered_ = false;
@@ -176,6 +187,7 @@ int serve(Options o, int argc, const char* const* argv) {
     auto answerer = pipe::Answerer::open(context, answerer_options(o, models, *keys), front);
     if (!answerer) return base::report("infer-worker", answerer.error());
     front.connect(models, **answerer);
+    front.fail_every(o.simulate ? o.simulate_fail_every : 0);
     be_nice(o.nice);  // not earlier: the thread that sends must not wait for those that compute
 
     pipe::Loop loop;

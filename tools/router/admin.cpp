@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 
 #include "base/json.hpp"
 #include "options.hpp"
@@ -29,31 +30,6 @@ struct OneAnswer final : pipe::AskerHandler {
     void on_end(const std::string&, const pipe::EndMeta& meta) override { end = meta; }
 };
 
-base::Result<std::string> ask_status(const Options& o) {
-    pipe::Context context;
-    OneAnswer answer;
-    pipe::AskerOptions options;
-    options.link.endpoint = o.bind.empty() ? o.daemon.places().router_asker_endpoint() : o.bind;
-    options.link.hello.name = "router-status";
-    auto asker = pipe::Asker::open(context, options, answer);
-    if (!asker) return base::fail(asker.error());
-    const int64_t until = base::system_clock().mono_ms() + kWaitMs;
-    bool asked = false;
-    while (!answer.end && base::system_clock().mono_ms() < until) {
-        (*asker)->link().step();
-        if (!asked && (*asker)->up())
-            asked = (*asker)
-                        ->ask("status-" + base::random_id(""), {}, R"({"command":"status"})")
-                        .has_value();
-        ::usleep(1000);
-    }
-    if (!answer.end || !answer.end->ok())
-        return base::fail(
-            base::Errc::unavailable,
-            fmt::format("no router answers at '{}': is it running?", options.link.endpoint));
-    return answer.body;
-}
-
 template <class Rows, class Json, class Row>
 int list(const Options& o, Rows read, Json json, Row row) {
     auto reader = store::open_reader(o.daemon.places().store());
@@ -65,6 +41,34 @@ int list(const Options& o, Rows read, Json json, Row row) {
 }
 
 }  // namespace
+
+base::Result<std::string> ask_router(const Options& o, const std::string& command,
+                                     int64_t wait_ms) {
+    pipe::Context context;
+    OneAnswer answer;
+    pipe::AskerOptions options;
+    options.link.endpoint = o.bind.empty() ? o.daemon.places().router_asker_endpoint() : o.bind;
+    options.link.hello.name = "router-status";
+    auto asker = pipe::Asker::open(context, options, answer);
+    if (!asker) return base::fail(asker.error());
+    const int64_t until = base::system_clock().mono_ms() + wait_ms;
+    bool asked = false;
+    while (!answer.end && base::system_clock().mono_ms() < until) {
+        (*asker)->link().step();
+        if (!asked && (*asker)->up())
+            asked = (*asker)
+                        ->ask("status-" + base::random_id(""), {}, command)
+                        .has_value();
+        ::usleep(1000);
+    }
+    if (answer.end && !answer.end->ok() && answer.end->reason == "rollout")
+        return base::fail(base::Errc::invalid, answer.end->message);
+    if (!answer.end || !answer.end->ok())
+        return base::fail(
+            base::Errc::unavailable,
+            fmt::format("no router answers at '{}': is it running?", options.link.endpoint));
+    return answer.body;
+}
 
 namespace {
 
@@ -125,6 +129,8 @@ base::Result<std::string> table(const std::string& json) {
             text(worker, "name"), number(worker, "slots"), number(worker, "in_flight"),
             number(worker, "load_s"), number(worker, "kv_free"), number(worker, "longest_ms"),
             number(worker, "served"), number(worker, "cost_s"));
+    if (const std::string rollouts = rollout_table(document, false, {}); !rollouts.empty())
+        out += "\n" + rollouts;
     return out;
 }
 
@@ -132,7 +138,7 @@ base::Result<std::string> table(const std::string& json) {
 
 int show_status(const Options& o) {
     for (;;) {
-        auto json = ask_status(o);
+        auto json = ask_router(o, R"({"command":"status"})", kWaitMs);
         if (!json) return base::report("router", json.error());
         if (o.json) {
             print(*json + "\n");
@@ -177,7 +183,8 @@ int list_aliases(const Options& o) {
             base::JsonWriter w(out);
             w.object().field("name", row.name).field("target", row.target);
             w.key("rule").raw(row.rule.empty() ? "{}" : row.rule);
-            w.field("updated_at", base::rfc3339(row.updated_ms)).end();
+            w.field("updated_at", base::rfc3339(row.updated_ms)).key("history").raw(row.history);
+            w.end();
             return out;
         },
         [](const store::AliasRow& row) {
@@ -185,7 +192,10 @@ int list_aliases(const Options& o) {
         });
 }
 
-int set_alias(const Options& o) {
+namespace {
+
+int point(const Options& o, const std::string& target, const std::string& rule,
+          const std::string& why) {
     store::ClientOptions options;
     options.endpoint = o.daemon.places().store_endpoint();
     options.name = "router-alias";
@@ -193,18 +203,97 @@ int set_alias(const Options& o) {
     if (!client) return base::report("router", client.error());
     store::AliasSet command;
     command.name = o.name;
-    command.target = o.target;
-    if (!o.small.empty()) {
-        command.rule.clear();
-        base::JsonWriter w(command.rule);
-        w.object().key("size").object().field("small", o.small);
-        w.field("prompt_tokens", o.small_prompt_tokens).field("max_tokens", o.small_max_tokens);
-        w.field("say", o.say).end().end();
-    }
+    command.target = target;
+    command.who = operator_name();
+    command.why = why;
+    command.rule = rule;
     auto reply = (*client)->call(command.json(), kWaitMs);
     if (!reply) return base::report("router", reply.error());
     if (!reply->ok()) return base::report("router", *reply->error);
     return 0;
+}
+
+// Refused here: a target that names no version, by itself or over aliases. Versions are never removed.
+base::Result<void> points_somewhere(const Options& o, const std::string& target) {
+    auto reader = store::open_reader(o.daemon.places().store());
+    if (!reader) return base::fail(reader.error());
+    auto models = (*reader)->models();
+    auto aliases = (*reader)->aliases();
+    if (!models) return base::fail(models.error());
+    if (!aliases) return base::fail(aliases.error());
+    std::vector<dispatch::Catalogue::Version> versions;
+    std::vector<dispatch::Catalogue::Alias> names;
+    for (const auto& row : *models) {
+        if (row.name == o.name || row.hash == o.name)
+            return base::fail(base::Errc::invalid,
+                              fmt::format("'{}' is a model version: an alias would never be seen "
+                                          "behind it; take another name",
+                                          o.name));
+        versions.push_back({row.hash, row.name});
+    }
+    for (const auto& row : *aliases)
+        if (row.name != o.name) names.push_back({row.name, row.target});
+    names.push_back({o.name, target});
+    dispatch::Catalogue catalogue;
+    catalogue.replace(versions, names);
+    const auto way = catalogue.way(o.name);
+    for (const auto& version : versions)
+        if (way.back() == version.hash || way.back() == version.name) return {};
+    return base::fail(base::Errc::invalid,
+                      fmt::format("'{}' names no model version: see router model list", target));
+}
+
+}  // namespace
+
+std::string operator_name() {
+    const char* name = std::getenv("SUDO_USER");
+    if (name == nullptr || *name == 0) name = std::getenv("USER");
+    return name != nullptr && *name != 0 ? name : "uid " + std::to_string(::getuid());
+}
+
+int set_alias(const Options& o) {
+    if (!o.target.empty())
+        if (auto known = points_somewhere(o, o.target); !known)
+            return base::report("router", known.error());
+    std::string rule;
+    base::JsonWriter w(rule);
+    w.object();
+    if (!o.small.empty()) {
+        w.key("size").object().field("small", o.small);
+        w.field("prompt_tokens", o.small_prompt_tokens).field("max_tokens", o.small_max_tokens);
+        w.field("say", o.say).end();
+    }
+    w.end();
+    return point(o, o.target, rule, o.why);
+}
+
+int rollback_alias(const Options& o) {
+    auto reader = store::open_reader(o.daemon.places().store());
+    if (!reader) return base::report("router", reader.error());
+    auto rows = (*reader)->aliases();
+    if (!rows) return base::report("router", rows.error());
+    for (const auto& row : *rows) {
+        if (row.name != o.name) continue;
+        simdjson::dom::parser parser;
+        simdjson::dom::array history;
+        std::string before;
+        if (parser.parse(simdjson::padded_string(row.history)).get(history) == simdjson::SUCCESS)
+            for (const auto each : history)
+                if (const std::string target = text(each, "target"); target != row.target)
+                    before = target;
+        if (before.empty())
+            return base::report("router",
+                                {base::Errc::not_found,
+                                 fmt::format("'{}' never pointed at anything but '{}'", o.name,
+                                             row.target)});
+        if (auto known = points_somewhere(o, before); !known)
+            return base::report("router", known.error());
+        const int done = point(o, before, {}, o.why.empty() ? "rollback" : "rollback: " + o.why);
+        if (done == 0) print(fmt::format("{} -> {}\n", o.name, before));
+        return done;
+    }
+    return base::report("router",
+                        {base::Errc::not_found, fmt::format("there is no alias '{}'", o.name)});
 }
 
 }  // namespace parley::router

@@ -25,6 +25,39 @@ void declare_fair(base::Verb& verb, Options& o) {
         .range(0, 1e9);
 }
 
+void declare_gates(base::Verb& verb, Options& o) {
+    rollout::Gates& g = o.router.gates;
+    verb.option("--rollout-stages", o.router.stages,
+                "shares of a rollout in percent, the last 100; 'shadow' before them copies requests, "
+                "'person:' before one waits for promote");
+    verb.option("--rollout-requests-min", g.requests_min,
+                "requests of the new version in a stage before the next");
+    verb.duration("--rollout-min-time", g.min_ms, "time in a stage before the next");
+    verb.option("--rollout-evidence", g.act, "E from which a rollout is rolled back")
+        .range(2, 1e12);
+    verb.option("--rollout-error-points", g.error_points,
+                "error rate beyond the stable version's that counts")
+        .range(0, 1);
+    verb.option("--rollout-ttft-ratio", g.ttft_ratio,
+                "p95 of the time to the first token over the stable version's that counts")
+        .range(1, 1000);
+    verb.option("--rollout-itl-ratio", g.itl_ratio, "the same of the time between tokens")
+        .range(1, 1000);
+    verb.option("--rollout-filter-high", g.filter_high,
+                "answers stopped by filters over the stable version's that should be found")
+        .range(1, 1000);
+    verb.option("--rollout-filter-low", g.filter_low, "the same, too few of them").range(0, 1);
+    verb.option("--rollout-crashes-max", g.crashes_max,
+                "lost workers of the new version that roll it back")
+        .range(1, 1000);
+    verb.option("--rollout-baseline", g.baseline,
+                "requests of the stable version that tell what is late")
+        .range(1, 1'000'000);
+    verb.option("--rollout-shadow-share", g.shadow_share,
+                "of the requests, copied in the shadow stage")
+        .range(0.0001, 0.9999);
+}
+
 }  // namespace
 
 base::Result<Options> parse_options(int argc, const char* const* argv) {
@@ -42,6 +75,7 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
                  "file of CURVE public keys that get in, one a line");
     serve.size("--queue-bytes-max", o.router.bytes_max, "bytes of requests that wait at most");
     declare_fair(serve, o);
+    declare_gates(serve, o);
     serve.duration("--ttft", o.router.ttft_ms,
                    "how long a request waits for a worker where it names no bound");
     serve.duration("--stall", o.router.stall_ms, "the same of a stream that lost its worker");
@@ -82,6 +116,38 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     set.option("--small-answer", o.small_max_tokens, "max_tokens of a small request at most");
     set.option("--say", o.say, "the answer's model: 'alias' or the chosen 'model'")
         .choices({"alias", "model"});
+    set.option("--why", o.why, "kept in the alias's history");
+    auto back = alias.verb("rollback", "point an alias at what it pointed at before");
+    back.option("--state", o.daemon.state, "state folder").env("PARLEY_STATE");
+    back.option("NAME", o.name, "the alias").required();
+    back.option("--why", o.why, "kept in the alias's history");
+    auto rollout = cli.verb("rollout", "one version takes the place of another, by stages");
+    const auto of_router = [&o](base::Verb& verb) {
+        verb.option("--state", o.daemon.state, "state folder").env("PARLEY_STATE");
+        verb.option("--bind", o.bind, "endpoint of the router");
+    };
+    auto start = rollout.verb("start", "begin, after golden prompts");
+    of_router(start);
+    start.option("ALIAS", o.name, "the name that clients use").required();
+    start.option("MODEL", o.target, "the new version: name or hash").required();
+    start.option("--stages", o.stages, "instead of the router's --rollout-stages");
+    start.option("--golden", o.golden, "JSON Lines of prompt, expect, max_tokens (32)");
+    start.option("--why", o.why, "kept in its history");
+    for (const auto& [name, help] :
+         {std::pair{"promote", "go to the next stage now"},
+          std::pair{"abort", "back to the stable version"}}) {
+        auto verb = rollout.verb(name, help);
+        of_router(verb);
+        verb.option("ALIAS", o.name, "the name that clients use").required();
+        verb.option("--why", o.why, "kept in its history");
+    }
+    for (const auto& [name, help] : {std::pair{"status", "where rollouts stand"},
+                                     std::pair{"history", "every step, who and why"}}) {
+        auto verb = rollout.verb(name, help);
+        of_router(verb);
+        verb.option("ALIAS", o.name, "only this one");
+        verb.flag("--json", o.json, "one JSON object a line");
+    }
     auto simulate = cli.verb("simulate", "the scheduler under a virtual clock, from a scenario");
     simulate.option("SCENARIO", o.scenario, "JSON Lines; '-' is stdin");
     simulate

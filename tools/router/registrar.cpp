@@ -92,6 +92,37 @@ void Registrar::put_row(const pipe::ModelInfo& model) {
     if (!sent) put_.erase(model.hash);
 }
 
+void Registrar::on_rollout(const rollout::Rollout& rollout) {
+    const std::string& alias = rollout.spec().alias;
+    const rollout::Step& step = rollout.steps().back();
+    base::log(rollout.state() == rollout::State::rolled_back ? Level::warn : Level::info,
+              "rollout.step",
+              {{"alias", alias},
+               {"what", step.what},
+               {"share", step.share},
+               {"version", rollout.spec().canary.substr(0, 12)},
+               {"who", step.who},
+               {"why", step.why}});
+    const auto target = targets_.find(alias);
+    store::AliasSet put;
+    put.name = alias;
+    put.target = rollout.state() == rollout::State::done ? rollout.spec().canary
+                 : target == targets_.end()              ? rollout.spec().stable
+                                                         : target->second;
+    put.rollout = rollout.save();
+    put.who = step.who;
+    put.why = fmt::format("rollout of {} {} at {:g} %: {}", rollout.spec().canary.substr(0, 12),
+                          step.what, 100 * step.share, step.why)
+                  .substr(0, 1000);
+    const auto sent = client_->submit(put.json(), [alias](const store::CommandReply& reply) {
+        if (!reply.ok())
+            base::log(Level::error, "rollout.unwritten",
+                      {{"alias", alias}, {"why", reply.error->what}});
+    });
+    if (!sent)
+        base::log(Level::error, "rollout.unwritten", {{"alias", alias}, {"why", sent.error().what}});
+}
+
 void Registrar::refresh() {
     if (!reader_) {
         auto opened = store::open_reader(places_.store());
@@ -114,8 +145,20 @@ void Registrar::refresh() {
     std::vector<dispatch::Catalogue::Version> versions;
     std::vector<dispatch::Catalogue::Alias> names;
     for (const auto& row : rows) versions.push_back({row.hash, row.name});
-    for (const auto& row : *aliases) names.push_back({row.name, row.target});
+    targets_.clear();
+    for (const auto& row : *aliases) {
+        names.push_back({row.name, row.target});
+        targets_[row.name] = row.target;
+    }
     router_->catalogue().replace(versions, names);
+    for (const auto& row : *aliases) {
+        if (row.rollout != "{}")
+            if (auto known = router_->rollouts().restore(row.rollout); !known)
+                base::log(Level::error, "rollout.unreadable",
+                          {{"alias", row.name}, {"why", known.error().what}});
+        if (const auto hash = router_->catalogue().resolve(row.target))
+            router_->rollouts().pointed(row.name, *hash, base::system_clock().wall_ms());
+    }
     const auto orgs = reader_->orgs();
     if (!orgs) return base::log(Level::error, "store.unreadable", {{"why", orgs.error().what}});
     for (const auto& org : *orgs)

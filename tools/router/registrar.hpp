@@ -4,11 +4,13 @@
 // Order    a model's row is written after its HASH.tok is in place: who reads the row can count.
 // Loss     while convstore is away the rows wait in the client's queue; names heard in a HELLO resolve
 //          at once, without a row.
+// Rollouts every step goes into the alias's row, whose history says who and why.
 // Threads  the router's loop.
 #pragma once
 
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <unordered_set>
 
 #include "base/file.hpp"
@@ -34,6 +36,7 @@ class Registrar final : public dispatch::ModelSink {
     void on_models(pipe::Peer worker, const pipe::HelloMeta& hello) override;
     void on_tokenizer(pipe::Peer worker, const std::string& hash, std::string bytes) override;
     void on_worker(const std::string& name, bool joined, const std::string& why) override;
+    void on_rollout(const rollout::Rollout& rollout) override;
     void put_row(const pipe::ModelInfo& model);
     std::string path_of(const std::string& hash) const {
         return places_.tokenizers() + "/" + hash + ".tok";
@@ -44,6 +47,7 @@ class Registrar final : public dispatch::ModelSink {
     pipe::Asker* workers_ = nullptr;
     std::unique_ptr<store::Client> client_;
     std::unique_ptr<store::Reader> reader_;
+    std::unordered_map<std::string, std::string> targets_;  // of aliases, as last read
     uint64_t seen_change_ = UINT64_MAX;
     std::unordered_set<std::string> put_;  // hashes whose row is in the store or on its way
 };

@@ -125,6 +125,29 @@ void restore_flows(dispatch::Router& router, const std::string& path) {
     base::log(Level::info, "flows.restored", {{"flows", saved.size()}});
 }
 
+// What was counted since the last step: at most a second of it is lost with the process.
+void save_rollouts(dispatch::Router& router, const std::string& path) {
+    std::string json;
+    for (const auto& [alias, rollout] : router.rollouts().all()) json += rollout.save() + "\n";
+    static std::string last;
+    if (json == last) return;
+    if (auto written = base::write_file(path, json, 0600); !written)
+        return base::log(Level::error, "rollouts.failed", {{"why", written.error().what}});
+    last = std::move(json);
+}
+
+void restore_rollouts(dispatch::Router& router, const std::string& path) {
+    auto lines = base::read_file(path, 64u << 20);
+    if (!lines) return;  // none yet
+    for (size_t from = 0; from < lines->size();) {
+        const size_t end = std::min(lines->find('\n', from), lines->size());
+        if (auto known = router.rollouts().restore(lines->substr(from, end - from)); !known)
+            base::log(Level::warn, "rollouts.unreadable",
+                      {{"path", path}, {"why", known.error().what}});
+        from = end + 1;
+    }
+}
+
 }  // namespace
 
 int serve(Options o, int argc, const char* const* argv) {
@@ -139,6 +162,9 @@ int serve(Options o, int argc, const char* const* argv) {
     if (!metrics) return base::report("router", metrics.error());
     auto registrar = Registrar::open(places);
     if (!registrar) return base::report("router", registrar.error());
+    if (auto stages = rollout::parse_stages(o.router.stages); !stages)
+        return base::report("router",
+                            {base::Errc::config, "--rollout-stages: " + stages.error().what});
     auto keys = curve(o);
     if (!keys) return base::report("router", keys.error());
 
@@ -207,12 +233,17 @@ int serve(Options o, int argc, const char* const* argv) {
             router.drain();
         }
     });
+    const std::string rollouts = places.state + "/router/rollouts.jsonl";
+    restore_rollouts(router, rollouts);
     (*registrar)->refresh();
     const std::string flows = places.state + "/router/flows.json";
     if (auto made = base::make_dirs(places.state + "/router"); !made)
         return base::report("router", made.error());
     restore_flows(router, flows);
-    loop.every(1000, [&] { save_flows(router, flows); });
+    loop.every(1000, [&] {
+        save_flows(router, flows);
+        save_rollouts(router, rollouts);
+    });
     base::log(Level::info, "router.ready",
               {{"askers", (*askers)->link().endpoint()},
                {"workers", (*workers)->link().endpoint()},
@@ -220,6 +251,7 @@ int serve(Options o, int argc, const char* const* argv) {
     base::notify_ready();
     loop.run();
     save_flows(router, flows);
+    save_rollouts(router, rollouts);
     base::log(Level::info, "router.stopped",
               {{"ended", router.counters().ended}, {"cut", router.running()}});
     return 0;
