@@ -161,9 +161,12 @@ class BatchRunner::Item final : public chat::AnswerHost, public std::enable_shar
                 return save();
             case Status::failed:
                 answer.fail(outcome.error);
+                // An entry's one deadline is its batch's end: what surely misses it will expire.
+                if (outcome.error.status == 504) return again(false);
                 return errored(outcome.error);
             case Status::interrupted:
                 answer.fail(outcome.error);
+                if (outcome.error.status == 504) return again(false);
                 if (!no_room(outcome.error) && ++tries_ >= kTriesMax) return errored(outcome.error);
                 return again(!no_room(outcome.error));
             case Status::cancelled:
