@@ -1,5 +1,6 @@
 #include "base/json.hpp"
 
+#include <array>
 #include <cassert>
 #include <charconv>
 #include <cmath>
@@ -92,12 +93,24 @@ JsonWriter& JsonWriter::raw(std::string_view json) {
     return *this;
 }
 
+namespace {
+// Bytes that are not simply copied, or may not be (0xE2 begins the line separators).
+constexpr std::array<bool, 256> kLook = [] {
+    std::array<bool, 256> look{};
+    for (size_t c = 0; c < 0x20; ++c) look[c] = true;
+    for (const unsigned char c : {'"', '\\', '<', '\x7f'}) look[c] = true;
+    look[0xE2] = true;
+    return look;
+}();
+}  // namespace
+
 void append_json_string(std::string& out, std::string_view text) {
     static constexpr char kDigits[] = "0123456789abcdef";
     out += '"';
     size_t start = 0;
     for (size_t i = 0; i < text.size(); ++i) {
         const auto c = static_cast<uint8_t>(text[i]);
+        if (!kLook[c]) continue;
         const bool separator = c == 0xE2 && i + 2 < text.size() &&
                                static_cast<uint8_t>(text[i + 1]) == 0x80 &&
                                (static_cast<uint8_t>(text[i + 2]) & 0xFE) == 0xA8;

@@ -12,8 +12,7 @@ bool Answers::add(const std::shared_ptr<Answer>& answer, std::shared_ptr<AnswerH
                       !envelope.conversation.empty()};
     const bool added =
         answers_
-            .emplace(answer->id(),
-                     Entry{answer, std::move(host), linger_ms, std::move(readable)})
+            .emplace(answer->id(), Entry{answer, std::move(host), linger_ms, std::move(readable)})
             .second;
     if (added) walk_.push_back(answer);
     live_ += added;

@@ -8,6 +8,10 @@ namespace parley::chat {
 using messages::ApiError;
 using messages::EventType;
 
+namespace {
+constexpr size_t kFrameBytes = 40;  // around name and data: id, two labels, line ends
+}
+
 StreamReader::~StreamReader() {
     // One reader fewer may make another the slowest: credit is counted anew.
     if (stream_->on_progress_) stream_->on_progress_();
@@ -42,6 +46,8 @@ void Stream::push(EventType type, std::string_view json, int64_t stamp_ns) {
         return;
     }
     Frame& frame = frames_.emplace_back();
+    // Once, and no more than it needs: frames are kept.
+    frame.sse.reserve(json.size() + messages::name(type).size() + kFrameBytes);
     this->frame(frame.sse, type, json);
     frame.seq = next_++;
     frame.type = type;
@@ -64,7 +70,6 @@ void Stream::close() {
 void Stream::settle() {
     on_progress_ = nullptr;
     frames_.shrink_to_fit();
-    for (Frame& frame : frames_) frame.sse.shrink_to_fit();
 }
 
 void Stream::fail(ApiError error) {

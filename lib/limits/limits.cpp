@@ -46,9 +46,7 @@ int64_t debt_ns(const Slot& slot, const Rate& rate, size_t kind, int64_t now, ui
 }
 
 constexpr size_t kAside = 0;  // of held[]: live, and no request at once
-uint64_t at_once(const Slot& slot) {
-    return slot.live - std::min(slot.live, slot.held[kAside]);
-}
+uint64_t at_once(const Slot& slot) { return slot.live - std::min(slot.live, slot.held[kAside]); }
 
 }  // namespace
 

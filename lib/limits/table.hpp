@@ -33,8 +33,8 @@ struct Slot {
     uint64_t full_at[kRates];  // ns; the bucket is full from then on
     // Requests are never held: [0] counts those of `live` that are no requests at once.
     uint64_t held[kRates];
-    uint64_t live;  // reservations
-    uint64_t period;           // of spent, first day + 1; 0: not known
+    uint64_t live;    // reservations
+    uint64_t period;  // of spent, first day + 1; 0: not known
     uint64_t spent;
     uint64_t spend_held;
     uint64_t used_at;  // ns

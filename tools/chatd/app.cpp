@@ -57,10 +57,19 @@ App::App(http::Loop& loop_in, Options options_in)
       clock(base::system_clock()),
       boot(base::UlidSource().next().text()),
       owner(boot),
+      ttft(metrics.histogram("chatd_ttft_seconds", "request received to the first delta")),
       answers(options.answers_max, clock),
       tick_(loop),
       second_(loop),
       drain_timer_(loop) {}
+
+telemetry::Counter& App::answered(const std::string& route, int status) {
+    telemetry::Counter*& known = answered_[route][status];
+    if (!known)
+        known = &metrics.counter("chatd_requests_total", "requests answered",
+                                 {{"route", route}, {"status", std::to_string(status)}});
+    return *known;
+}
 
 App::~App() {
     // Descriptors are watched no longer before their sockets close; sockets close before their context;

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <unordered_set>
 
 #include "auth.hpp"
@@ -86,6 +87,9 @@ class App {
     const std::string boot;
     std::string owner;  // of streams in the store: boot id
     telemetry::Registry metrics;
+    telemetry::Histogram& ttft;
+    // Of an answered request; looking a series up costs more than counting in it.
+    telemetry::Counter& answered(const std::string& route, int status);
     std::unique_ptr<StoreLink> store;
     std::unique_ptr<chat::FilterHop> hop;
     chat::Answers answers;
@@ -119,6 +123,8 @@ class App {
     void drained();
 
     std::unordered_set<std::shared_ptr<Call>> calls_;
+    // Routes are the table's, statuses ours: both few.
+    std::unordered_map<std::string, std::unordered_map<int, telemetry::Counter*>> answered_;
     pipe::Context context_;
     std::vector<std::shared_ptr<void>> link_watches_;
     std::shared_ptr<http::TlsContext> tls_;

@@ -109,12 +109,12 @@ tl::expected<Caller, ApiError> Auth::look_up(const std::string& secret, store::R
     return caller;
 }
 
-tl::expected<std::shared_ptr<const CallerLimits>, ApiError> Auth::limits_of(
-    const store::Ulid& org, std::string_view key_id, store::Reader& reader) {
+tl::expected<std::shared_ptr<const CallerLimits>, ApiError> Auth::limits_of(const store::Ulid& org,
+                                                                            std::string_view key_id,
+                                                                            store::Reader& reader) {
     auto limits = std::make_shared<CallerLimits>();
     const auto row = reader.org(org);
-    if (!row && row.error().code != base::Errc::not_found)
-        return tl::make_unexpected(store_away());
+    if (!row && row.error().code != base::Errc::not_found) return tl::make_unexpected(store_away());
     if (row)
         if (auto error = read_limits(row->limits, limits->org)) return tl::make_unexpected(*error);
     if (key_id.empty()) return limits;

@@ -35,8 +35,7 @@ void Charging::flush() {
     timer_.cancel();
     if (waiting_.empty()) return;
     const size_t count = waiting_.size();
-    const std::string json =
-        count == 1 ? waiting_.front().json() : store::charges_json(waiting_);
+    const std::string json = count == 1 ? waiting_.front().json() : store::charges_json(waiting_);
     waiting_.clear();
     const auto sent = app_.store->submit(
         json,

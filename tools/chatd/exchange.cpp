@@ -96,10 +96,7 @@ void Exchange::log(int status) {
     if (logged_) return;
     logged_ = true;
     const double ms = static_cast<double>(app.clock.mono_ns() - since_ns) / 1e6;
-    app.metrics
-        .counter("chatd_requests_total", "requests answered",
-                 {{"route", route}, {"status", std::to_string(status)}})
-        .add();
+    app.answered(route, status).add();
     std::string notes;
     for (const auto& [key, value] : notes_)
         notes += fmt::format("{}{}={}", notes.empty() ? "" : ",", key, value);

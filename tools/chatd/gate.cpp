@@ -25,9 +25,9 @@ namespace {
 constexpr int64_t kRefillMs = 3'600'000;
 constexpr size_t kRefillRowsMax = 200'000;
 constexpr size_t kMeansMax = 1000;
-constexpr double kMeanWeight = 0.05;  // of the newest answer
-constexpr double kMeanMargin = 1.25;  // of what is reserved over the mean
-constexpr int kRetryAfterMax = 60;    // the wire contract's bound
+constexpr double kMeanWeight = 0.05;    // of the newest answer
+constexpr double kMeanMargin = 1.25;    // of what is reserved over the mean
+constexpr int kRetryAfterMax = 60;      // the wire contract's bound
 constexpr int64_t kEntryWaitMs = 1000;  // an entry of a batch is tried again no sooner
 
 limits::SubjectId id_of(std::string_view scope, const store::Ulid& id) {
@@ -235,9 +235,11 @@ tl::expected<std::shared_ptr<Ticket>, ApiError> Gate::admit(Exchange& exchange,
     return std::move(*ticket);
 }
 
-tl::expected<std::shared_ptr<Ticket>, Gate::Unready> Gate::admit_entry(
-    const Caller& caller, const store::Ulid& end_user, const std::string& model,
-    uint64_t input_tokens, uint64_t output_max) {
+tl::expected<std::shared_ptr<Ticket>, Gate::Unready> Gate::admit_entry(const Caller& caller,
+                                                                       const store::Ulid& end_user,
+                                                                       const std::string& model,
+                                                                       uint64_t input_tokens,
+                                                                       uint64_t output_max) {
     Subjects who = subjects(*caller.limits, caller.org, end_user);
     auto ticket = reserve(who, model, input_tokens, output_max, false);
     if (ticket) return std::move(*ticket);

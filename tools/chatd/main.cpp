@@ -1,4 +1,6 @@
 // chatd: the HTTP front of parley. See chatd(8).
+#include <malloc.h>
+
 #include <csignal>
 
 #include "app.hpp"
@@ -27,6 +29,11 @@ base::Result<chatd::Options> parse(int argc, char** argv, std::optional<int>& ex
 }  // namespace
 
 int main(int argc, char** argv) {
+    // One loop does the work: arenas of other threads would only keep pages apart, and what is freed is
+    // wanted again at once.
+    ::mallopt(M_ARENA_MAX, 2);
+    ::mallopt(M_TRIM_THRESHOLD, 16 << 20);
+    ::mallopt(M_TOP_PAD, 1 << 20);
     const auto signals = base::SignalFd::block({SIGTERM, SIGINT, SIGHUP, SIGPIPE});
     std::optional<int> exit;
     auto options = parse(argc, argv, exit);

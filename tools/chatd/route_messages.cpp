@@ -2,10 +2,10 @@
 #include "asking.hpp"
 #include "base/json.hpp"
 #include "base/log.hpp"
+#include "charging.hpp"
 #include "chat/body.hpp"
 #include "chat/context.hpp"
 #include "chat/followers.hpp"
-#include "charging.hpp"
 #include "idempotency.hpp"
 #include "openai/chat_request.hpp"
 #include "peers.hpp"
@@ -116,8 +116,7 @@ class MessagesCall final : public Call,
             ticket_->begun(answer.folder().usage().prompt_tokens());
         if (checked.event.type != messages::EventType::content_block_delta || seen_first_) return;
         seen_first_ = true;
-        app_.metrics.histogram("chatd_ttft_seconds", "request received to the first delta")
-            .record(app_.clock.mono_ns() - exchange_->since_ns);
+        app_.ttft.record(app_.clock.mono_ns() - exchange_->since_ns);
     }
 
     void on_attempt_broken(chat::Answer&, const pipe::EndMeta& end) override {
@@ -276,7 +275,7 @@ class MessagesCall final : public Call,
     std::shared_ptr<Ticket> ticket_;
     std::shared_ptr<chat::Answer> answer_;
     std::shared_ptr<SsePump> pump_;
-    std::vector<ExchangePtr> waiting_;  // for one object
+    std::vector<ExchangePtr> waiting_;             // for one object
     std::vector<std::weak_ptr<Exchange>> joined_;  // to chunks
     chat::Outcome::Status status_ = chat::Outcome::Status::done;
     ApiError error_;
@@ -315,7 +314,8 @@ void begin(const std::shared_ptr<Pending>& pending) {
 
     const uint64_t window = pending->model->context_tokens();
     Ask ask;
-    ask.id = new_message_id();
+    const std::string id = new_message_id();
+    ask.id = id;
     ask.model = pending->said;
     ask.body = std::move(exchange->request.body);
     if (pending->below != request.model) ask.body = chat::with_model(ask.body, pending->below);
@@ -328,7 +328,7 @@ void begin(const std::shared_ptr<Pending>& pending) {
     auto admitted =
         app.gate->admit(*exchange, end_user, pending->below, ask.prompt_tokens, ask.max_tokens);
     if (!admitted) return exchange->error(admitted.error());
-    const auto go = [pending, end_user, ticket = std::move(*admitted), ask]() mutable {
+    auto go = [pending, end_user, ticket = std::move(*admitted), ask = std::move(ask)]() mutable {
         const ExchangePtr& exchange = pending->exchange;
         App& app = exchange->app;
         const auto call =
@@ -345,11 +345,8 @@ void begin(const std::shared_ptr<Pending>& pending) {
             };
         call->start(std::move(options), std::move(ticket));
     };
-    if (!pending->key) {
-        auto now = go;
-        return now();
-    }
-    app.idempotency->take(exchange, *pending->key, ask.id, go);
+    if (!pending->key) return go();
+    app.idempotency->take(exchange, *pending->key, id, std::move(go));
 }
 
 void ask(const ExchangePtr& exchange, const std::shared_ptr<const messages::Request>& request,
