@@ -22,6 +22,10 @@ namespace parley::dispatch {
 
 struct AdmissionOptions {
     bool predict = true;          // refuse what would start after its deadline
+    // Of the time that a request has, what a prediction must leave free: predictions err, and what the
+    // filter holds back comes after the first event. Without it an overload fills the queue up to the
+    // deadline, and half of what is taken is late.
+    double late_margin = 0.25;
     double standing_share = 0.5;  // of its time, waited even by the luckiest: a standing queue
     int64_t window_ms = 5000;
     double retry_share = 0.1;

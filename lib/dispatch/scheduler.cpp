@@ -139,7 +139,8 @@ std::optional<Refusal> Scheduler::refusal(const Arrival& a, double predicted_s) 
     if (!admission_.options().predict || a.deadline_ms == 0 || !predictor_.known(a.model) ||
         workers_.count(a.model) == 0)
         return std::nullopt;
-    const double left_ms = static_cast<double>(a.deadline_ms - now_ms_);
+    const auto wanted_ms = static_cast<double>(a.deadline_ms - now_ms_);
+    const double left_ms = wanted_ms * (1 - admission_.options().late_margin);
     const double ttft_ms = predicted_ttft_ms(a);
     if (ttft_ms <= left_ms) return std::nullopt;
     const double late_s = (ttft_ms - left_ms) / 1000;
@@ -153,8 +154,8 @@ std::optional<Refusal> Scheduler::refusal(const Arrival& a, double predicted_s) 
         return refused(
             "rate_limit_error", "late",
             fmt::format("your organization's own requests would delay the first token by "
-                        "{:.1f} s, it is wanted within {:.1f} s",
-                        ttft_ms / 1000, left_ms / 1000),
+                        "{:.1f} s or more, it is wanted within {:.1f} s",
+                        ttft_ms / 1000, wanted_ms / 1000),
             late_s);
     return refused("overloaded_error", "late", "Overloaded", late_s);
 }

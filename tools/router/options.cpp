@@ -20,6 +20,9 @@ void declare_fair(base::Verb& verb, Options& o) {
                 "compute-seconds by which a cached prefix may go before the fair order");
     verb.option("--retry-share", s.admission.retry_share,
                 "of the requests that start, how many may start again unseen");
+    verb.option("--late-margin", s.admission.late_margin,
+                "of the time to a request's deadline, what its predicted first event must leave free")
+        .range(0, 0.9);
     verb.option("--standing-share", s.admission.standing_share,
                 "of its time, waited even by the luckiest request: above it, load is shed")
         .range(0, 1e9);
