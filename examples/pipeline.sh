@@ -6,6 +6,7 @@
 #   PARLEY_PORT     port of the API       (default 0: a free one below the ephemeral range)
 #   PARLEY_MODEL    path of a GGUF file   (default: the small model, fetched where it is missing)
 #   PARLEY_WORKERS  how many workers      (default 1)
+#   PARLEY_ROUTERS  how many routers      (default 1: no other stands by)
 #   PARLEY_SIMULATE options of simulated workers instead of a model, such as --simulate-speed=10
 #                   (see infer-worker(8), SIMULATION)
 #   PARLEY_BUILD    build folder          (default build)
@@ -19,6 +20,9 @@ set -u
 
 workers=${PARLEY_WORKERS:-1}
 case $workers in '' | *[!0-9]* | 0) die "PARLEY_WORKERS is a number from 1 on, not '$workers'" 64 ;; esac
+
+routers=${PARLEY_ROUTERS:-1}
+case $routers in '' | *[!0-9]* | 0) die "PARLEY_ROUTERS is a number from 1 on, not '$routers'" 64 ;; esac
 
 build_tools
 bin=$(build_dir)/bin
@@ -99,7 +103,9 @@ pid_of() { cat "$PARLEY_STATE/run/$1.pid" 2>/dev/null; }
 # The front first, so that what runs can finish; the store last, so that every end is written.
 stop_all() {
     trap '' INT TERM
-    local name order=(chatd safety-filter router) worker
+    local name order=(chatd safety-filter) worker
+    for worker in "${names[@]}"; do case $worker in router-*) order+=("$worker") ;; esac; done
+    order+=(router)
     for worker in "${names[@]}"; do case $worker in infer-worker-*) order+=("$worker") ;; esac; done
     order+=(convstore-notify convstore-index convstore)
     for name in "${names[@]}"; do kill -TERM "${keeper[$name]}" 2>/dev/null; done
@@ -142,7 +148,8 @@ until_ok() { # SECONDS COMMAND…
 start convstore "$bin/convstore" serve
 start convstore-index "$bin/convstore" index
 [ "${PARLEY_NOTIFY:-yes}" = no ] || start convstore-notify "$bin/convstore" notify
-start router "$bin/router" serve
+start router "$bin/router" serve --standby
+for ((i = 1; i < routers; i++)); do start "router-$i" "$bin/router" serve --standby; done
 start safety-filter "$bin/safety-filter" serve
 for ((i = 0; i < workers; i++)); do
     start "infer-worker-$i" "$bin/infer-worker" serve "${engine[@]}" --name "infer-worker-$i"

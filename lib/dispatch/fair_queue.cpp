@@ -73,7 +73,8 @@ FairQueue::Flow& FairQueue::flow_for(const std::string& name, Level level, Pool&
         flow->tag = tier.virtual_time;
         auto& restored = restored_[static_cast<size_t>(level)];
         if (const auto at = restored.find(name); at != restored.end()) {
-            flow->tag += at->second;
+            flow->tag += at->second.beyond;
+            flow->used_s = at->second.used_s;
             restored.erase(at);
         }
         flow->org->flows.push_back(flow.get());

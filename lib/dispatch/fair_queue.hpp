@@ -131,12 +131,15 @@ class FairQueue {
     };
     Place place(const std::string& org, pipe::Class cls, ModelId model) const;
 
-    // Tags that outlive the process: what each flow has used beyond V, over all pools by organisation.
-    // Restored ones count when a flow of theirs is seen first.
+    // What outlives the process: what each flow has used beyond V and in all, over all pools by
+    // organisation; the kSavedMax that are furthest ahead, then those that used most. Restored ones
+    // count when a flow of theirs is seen first.
+    static constexpr size_t kSavedMax = 4096;
     struct Saved {
         std::string org;
         Level level = Level::online;
         double beyond = 0;
+        double used_s = 0;
     };
     std::vector<Saved> save() const;
     void restore(std::span<const Saved> saved);
@@ -179,7 +182,7 @@ class FairQueue {
     std::vector<uint32_t> pool_of_;  // by model
     std::unordered_map<Ticket, Request> requests_;
     std::set<std::pair<int64_t, Ticket>> deadlines_;
-    std::unordered_map<std::string, double> restored_[kLevels];
+    std::unordered_map<std::string, Saved> restored_[kLevels];
     std::vector<ModelId> released_;
     Ticket next_ticket_ = 1;
     uint64_t next_flow_ = 1;

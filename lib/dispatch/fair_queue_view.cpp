@@ -92,25 +92,34 @@ FairQueue::Place FairQueue::place(const std::string& name, pipe::Class cls, Mode
 
 std::vector<FairQueue::Saved> FairQueue::save() const {
     std::vector<Saved> out;
-    for (const FlowView& flow : flows()) {
-        const Pool::Tier& tier = pools_[flow.pool]->tier(flow.level);
-        // What was charged ahead dies with the process: its work is asked for again.
-        const double beyond = flow.used_tag - tier.virtual_time;
-        if (beyond <= 0) continue;
-        const auto same = std::find_if(out.begin(), out.end(), [&](const Saved& saved) {
-            return saved.level == flow.level && saved.org == flow.org;
-        });
-        if (same != out.end())
-            same->beyond = std::max(same->beyond, beyond);
-        else
-            out.push_back({flow.org, flow.level, beyond});
-    }
+    std::unordered_map<std::string, size_t> known[kLevels];
+    const auto add = [&](const std::string& org, Level level, double beyond, double used_s) {
+        if (beyond <= 0 && used_s <= 0) return;
+        const auto [at, fresh] = known[static_cast<size_t>(level)].try_emplace(org, out.size());
+        if (fresh) out.push_back({org, level, 0, 0});
+        Saved& saved = out[at->second];
+        saved.beyond = std::max(saved.beyond, beyond);
+        saved.used_s += used_s;
+    };
+    for (const FlowView& flow : flows())  // what was charged ahead dies with the process: it is asked for again
+        add(flow.org, flow.level, flow.used_tag - pools_[flow.pool]->tier(flow.level).virtual_time,
+            flow.used_s);
+    // Those of before that have not come yet.
+    for (const auto& level : restored_)
+        for (const auto& [org, saved] : level) add(org, saved.level, saved.beyond, saved.used_s);
+    std::sort(out.begin(), out.end(), [](const Saved& a, const Saved& b) {
+        return std::tie(b.beyond, b.used_s, a.org, a.level) <
+               std::tie(a.beyond, a.used_s, b.org, b.level);
+    });
+    if (out.size() > kSavedMax) out.resize(kSavedMax);
     return out;
 }
 
 void FairQueue::restore(std::span<const Saved> saved) {
     for (const Saved& each : saved)
-        if (each.beyond > 0) restored_[static_cast<size_t>(each.level)][each.org] = each.beyond;
+        if (each.beyond > 0 || each.used_s > 0)
+            restored_[static_cast<size_t>(each.level)][each.org] = {
+                each.org, each.level, std::max(0.0, each.beyond), std::max(0.0, each.used_s)};
 }
 
 }  // namespace parley::dispatch

@@ -382,6 +382,26 @@ void Router::drain() {
     }
 }
 
+void Router::hand_over() {
+    drain();
+    while (!running_.empty()) {
+        const auto at = running_.begin();
+        const std::string id = at->first;
+        Running running = std::move(at->second);
+        running_.erase(at);
+        workers_->cancel(id, "asker_gone");
+        if (running.job.kept) kept_bytes_ -= running.job.bytes();
+        if (running.gone) continue;
+        pipe::EndMeta end;
+        end.status = "api_error";
+        end.reason = "draining";
+        end.message = "this router gives way to another";
+        end.retryable = true;
+        end.cost_s = running.job.cost_s;
+        askers_->end(id, end);
+    }
+}
+
 pipe::StatusMeta Router::status() const {
     pipe::StatusMeta meta;
     meta.running = static_cast<uint32_t>(running_.size());

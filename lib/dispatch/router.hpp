@@ -90,6 +90,8 @@ class Router {
     size_t running() const { return running_.size(); }
     // Ends what waits (retryable: another router may take it) and takes nothing new.
     void drain();
+    // drain(), and what runs ends too, retryable: a successor stands by, chatd goes on there.
+    void hand_over();
     bool idle() const { return waiting_.empty() && running_.empty(); }
     void tick();  // expiry; call some times a second
     pipe::StatusMeta status() const;

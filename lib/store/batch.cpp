@@ -1,4 +1,5 @@
 #include "store/batch.hpp"
+#include "store/writer_router.hpp"
 
 namespace parley::store {
 
@@ -125,6 +126,8 @@ Handler find_handler(std::string_view command) {
         {"batch_delete", do_batch_delete},
         {"user_erase", do_user_erase},
         {"conversation_import", do_conversation_import},
+        {"router_flows_put", do_router_flows_put},
+        {"router_flows_get", do_router_flows_get},
         {"gc", do_gc},
     };
     for (const auto& [name, handler] : kHandlers) {

@@ -409,12 +409,29 @@ TEST_CASE("tags outlive the queue: who had used more still has", "[fair]") {
     REQUIRE(saved.size() == 1);
     REQUIRE(saved[0].org == "rich");
     REQUIRE(saved[0].beyond == Approx(6));
+    REQUIRE(saved[0].used_s == Approx(6));
     FairQueue queue;
     queue.restore(saved);
+    // Who has not come yet is not lost to the one after that.
+    REQUIRE(queue.save().size() == 1);
+    REQUIRE(queue.save()[0].beyond == Approx(6));
     const Ticket rich = queue.add({"rich", pipe::Class::streaming, kModel, 1, 0, false});
     const Ticket poor = queue.add({"poor", pipe::Class::streaming, kModel, 1, 0, false});
     REQUIRE(queue.flow(rich).tag - queue.flow(poor).tag == Approx(6));
     REQUIRE(queue.pick(kOnly, false, Level::batch) == poor);
+    REQUIRE(queue.flow(rich).used_s == Approx(6));
+}
+
+TEST_CASE("of more flows than are saved those furthest ahead are", "[fair]") {
+    std::vector<FairQueue::Saved> saved;
+    for (size_t i = 0; i < FairQueue::kSavedMax + 10; ++i)
+        saved.push_back({"org-" + std::to_string(i), Level::online, static_cast<double>(i + 1), 1});
+    FairQueue queue;
+    queue.restore(saved);
+    const auto kept = queue.save();
+    REQUIRE(kept.size() == FairQueue::kSavedMax);
+    REQUIRE(kept.front().beyond == Approx(FairQueue::kSavedMax + 10));
+    REQUIRE(kept.back().beyond == Approx(11));
 }
 
 TEST_CASE("idle flows are forgotten in time, those ahead of V are not", "[fair]") {

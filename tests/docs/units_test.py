@@ -16,12 +16,12 @@ EXPOSURE_MAX = 15  # tenths, as systemd-analyze counts: 1.5 of 10
 if not shutil.which("systemd-analyze"):
     docs.skip("no systemd-analyze here")
 docs.need_tools()
-FOLLOWERS = {"convstore-index": ("convstore", "index"), "convstore-notify": ("convstore", "notify")}  # unit → tool, verb
+FOLLOWERS = {"convstore-index": ("convstore", "index"), "convstore-notify": ("convstore", "notify"), "router-standby": ("router", "serve")}  # unit → tool, verb
 folder = os.path.join(docs.ROOT, "examples", "systemd")
 units = sorted(glob.glob(os.path.join(folder, "*.service")) + glob.glob(os.path.join(folder, "*.target")))
 names = [os.path.basename(u) for u in units]
-check(set(names) == {"convstore.service", "convstore-index.service", "convstore-notify.service", "router.service", "safety-filter.service", "infer-worker@.service", "chatd.service", "parley.target"},
-      f"one unit a daemon, and the target: {names}")
+check(set(names) == {"convstore.service", "convstore-index.service", "convstore-notify.service", "router.service", "router-standby.service", "safety-filter.service", "infer-worker@.service", "chatd.service", "parley.target"},
+      f"one unit a daemon, one for the router that stands by, and the target: {names}")
 
 
 def verify(files):
@@ -86,7 +86,7 @@ with tempfile.TemporaryDirectory() as work:
     done = subprocess.run(["systemd-analyze", "verify", broken], capture_output=True, text=True, timeout=60)
     check(done.stderr, "systemd-analyze verify says that a key is unknown")
 
-check(ports == {"chatd": "127.0.0.1:9101", "safety-filter": "127.0.0.1:9102", "router": "127.0.0.1:9103", "convstore": "127.0.0.1:9104",
+check(ports == {"chatd": "127.0.0.1:9101", "safety-filter": "127.0.0.1:9102", "router": "127.0.0.1:9103", "router-standby": "127.0.0.1:9107", "convstore": "127.0.0.1:9104",
                 "convstore-index": "127.0.0.1:9105", "convstore-notify": "127.0.0.1:9106",
                 "infer-worker": "127.0.0.1:9110"}, f"metrics ports: {ports}")
 docs.finish()

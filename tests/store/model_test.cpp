@@ -5,6 +5,7 @@
 
 #include "store/check.hpp"
 #include "store/fixture.hpp"
+#include "store/router_state.hpp"
 
 using namespace parley;
 using namespace parley::store;
@@ -201,4 +202,25 @@ TEST_CASE("random commands leave what a simple model says", "[store]") {
     std::string findings;
     for (const auto& finding : report->first) findings += finding.table + " " + finding.what + "\n";
     REQUIRE(findings.empty());
+}
+
+TEST_CASE("what a router leaves of its flows is what the next one gets, without a change", "[store]") {
+    Fixture f;
+    const auto said = [&](const std::string& json) {
+        auto outcome = f.writer->apply_one(json);
+        REQUIRE(outcome.has_value());
+        return *outcome;
+    };
+    const uint64_t change = f.writer->last_change();
+    CHECK(said(RouterFlowsGet{}.json()).json.find(R"("flows":{})") != std::string::npos);
+    RouterFlowsPut put;
+    put.flows = R"({"flows":[{"org":"a","beyond_s":1.5}]})";
+    CHECK_FALSE(said(put.json()).refused);
+    put.flows = R"({"flows":[{"org":"b","beyond_s":2}]})";
+    CHECK_FALSE(said(put.json()).refused);
+    CHECK(said(RouterFlowsGet{}.json()).json.find(put.flows) != std::string::npos);
+    CHECK(f.writer->last_change() == change);
+    CHECK(said(R"({"command":"router_flows_put","flows":[1]})").refused);
+    CHECK(said(R"({"command":"router_flows_put"})").refused);
+    CHECK(said(RouterFlowsGet{}.json()).json.find(put.flows) != std::string::npos);
 }

@@ -76,6 +76,10 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
                  "file with the CURVE secret key; needed beyond loopback");
     serve.option("--curve-allow", o.curve_allow,
                  "file of CURVE public keys that get in, one a line");
+    serve.flag("--standby", o.standby,
+               "where another router serves on this state, wait for its end and take over");
+    serve.duration("--hung-after", o.hung_ms,
+                   "standing by: kill the one that serves when it has stood still so long; 0: never");
     serve.size("--queue-bytes-max", o.router.bytes_max, "bytes of requests that wait at most");
     declare_fair(serve, o);
     declare_gates(serve, o);

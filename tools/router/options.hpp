@@ -18,6 +18,8 @@ struct Options {
     std::string workers_bind;  // workers; empty: run/workers.sock
     std::string curve_key;     // secret key file, for tcp beyond loopback
     std::string curve_allow;   // file of public keys, one a line
+    bool standby = false;      // wait for the end of the one that serves
+    int64_t hung_ms = 1500;    // without a beat, then it is killed; 0: never
     dispatch::RouterOptions router;
     // model, alias, status
     bool json = false, watch = false;

@@ -1,6 +1,8 @@
 // router serve: sockets, signals and time around dispatch::Router.
 #include <fmt/format.h>
+#include <poll.h>
 #include <simdjson.h>
+#include <unistd.h>
 
 #include <csignal>
 
@@ -11,12 +13,16 @@
 #include "pipe/key_files.hpp"
 #include "pipe/loop.hpp"
 #include "registrar.hpp"
+#include "store/router_state.hpp"
 #include "telemetry/metrics_server.hpp"
+#include "turn.hpp"
 
 namespace parley::router {
 namespace {
 
 using base::Level;
+
+constexpr int64_t kLastSaveMs = 1000;  // for what flows have used, at the end
 
 base::Result<pipe::CurveOptions> curve(const Options& o) {
     pipe::CurveOptions out;
@@ -61,6 +67,8 @@ struct Metrics {
         "router_ttft_bias_ms", "moving average of predicted - actual time to first event");
     telemetry::Gauge& cost_error = registry.gauge(
         "router_cost_error", "moving average of |predicted - actual| / actual compute-seconds");
+    telemetry::Gauge& serves =
+        registry.gauge("router_serves", "1: this router serves; 0: it stands by");
     telemetry::Gauge& wanted =
         registry.gauge("router_workers_wanted", "workers for what waits and runs now");
     void set(const dispatch::Router& router) {
@@ -84,30 +92,57 @@ struct Metrics {
     }
 };
 
-void save_flows(const dispatch::Router& router, const std::string& path) {
-    std::string json;
-    base::JsonWriter w(json);
+// What flows have used, in the store: who serves next on it begins there, wherever this one ended.
+struct FlowStore {
+    store::Client& client;
+    bool known = false;    // what was there has been read: from now on it may be replaced
+    bool pending = false;  // a save is on its way
+    std::string last = {};
+};
+
+void save_flows(const dispatch::Router& router, FlowStore& store) {
+    if (!store.known || store.pending) return;
+    store::RouterFlowsPut put;
+    put.flows.clear();
+    base::JsonWriter w(put.flows);
     w.object().key("flows").array();
     for (const auto& flow : router.scheduler().queue().save()) {
         w.object().field("org", flow.org).field("batch", flow.level == dispatch::Level::batch);
-        w.field("beyond_s", flow.beyond).end();
+        w.field("beyond_s", flow.beyond).field("used_s", flow.used_s).end();
     }
     w.end().end();
-    static std::string last;
-    if (json == last) return;
-    if (auto written = base::write_file(path, json, 0600); !written)
-        return base::log(Level::error, "flows.failed", {{"why", written.error().what}});
-    last = std::move(json);
+    if (put.flows == store.last) return;
+    store.last = put.flows;
+    store.pending = store.client
+                        .submit(put.json(),
+                                [&store](const store::CommandReply& reply) {
+                                    store.pending = false;
+                                    if (reply.ok()) return;
+                                    store.last.clear();
+                                    base::log(Level::error, "flows.failed",
+                                              {{"why", reply.error->what}});
+                                })
+                        .has_value();
 }
 
-// A file that is not there, or not one, costs no more than that all begin alike.
-void restore_flows(dispatch::Router& router, const std::string& path) {
+void use_flows(dispatch::Router& router, const std::string& json);
+
+// Asked at once, answered when convstore is there; what cannot be read costs no more than that all begin alike.
+void restore_flows(dispatch::Router& router, FlowStore& store) {
+    (void)store.client.submit(store::RouterFlowsGet{}.json(), [&](const store::CommandReply& reply) {
+        store.known = true;
+        if (reply.ok()) return use_flows(router, reply.json);
+        base::log(Level::error, "flows.unreadable", {{"why", reply.error->what}});
+    });
+}
+
+void use_flows(dispatch::Router& router, const std::string& json) {
     simdjson::dom::parser parser;
     simdjson::dom::element document;
     simdjson::dom::array flows;
-    if (parser.load(path).get(document) != simdjson::SUCCESS) return;
-    if (document["flows"].get(flows) != simdjson::SUCCESS)
-        return base::log(Level::warn, "flows.unreadable", {{"path", path}});
+    if (parser.parse(simdjson::padded_string(json)).get(document) != simdjson::SUCCESS ||
+        document["flows"]["flows"].get(flows) != simdjson::SUCCESS)
+        return;  // none yet
     std::vector<dispatch::FairQueue::Saved> saved;
     for (const auto flow : flows) {
         dispatch::FairQueue::Saved each;
@@ -117,6 +152,7 @@ void restore_flows(dispatch::Router& router, const std::string& path) {
             flow["beyond_s"].get(each.beyond) != simdjson::SUCCESS)
             continue;
         if (flow["batch"].get(batch) != simdjson::SUCCESS) batch = false;
+        if (flow["used_s"].get(each.used_s) != simdjson::SUCCESS) each.used_s = 0;
         each.org = org;
         each.level = batch ? dispatch::Level::batch : dispatch::Level::online;
         saved.push_back(std::move(each));
@@ -148,6 +184,32 @@ void restore_rollouts(dispatch::Router& router, const std::string& path) {
     }
 }
 
+// Until this router's turn has come; an exit status where it is not to serve at all.
+std::optional<int> wait_turn(const Options& o, Turn& turn, const base::SignalFd& signals) {
+    bool said = false;
+    while (!turn.try_take()) {
+        if (turn.killed() != 0)
+            base::log(Level::warn, "router.hung", {{"killed", turn.killed()}});
+        if (!o.standby)
+            return base::report(
+                "router", {base::Errc::again,
+                           fmt::format("process {} serves on this state: stop it, or wait for its "
+                                       "end with --standby",
+                                       turn.holder())});
+        if (!said) {
+            base::log(Level::info, "router.standby", {{"serves", turn.holder()}});
+            base::notify_ready();
+            said = true;
+        }
+        pollfd wait{signals.fd(), POLLIN, 0};
+        if (::poll(&wait, 1, Turn::kTickMs) > 0)
+            while (const auto number = signals.next())
+                if (*number != SIGHUP) return 0;
+    }
+    if (said) base::log(Level::info, "router.takes_over");
+    return std::nullopt;
+}
+
 }  // namespace
 
 int serve(Options o, int argc, const char* const* argv) {
@@ -167,6 +229,11 @@ int serve(Options o, int argc, const char* const* argv) {
                             {base::Errc::config, "--rollout-stages: " + stages.error().what});
     auto keys = curve(o);
     if (!keys) return base::report("router", keys.error());
+
+    auto turn = Turn::open(places.run() + "/router.turn", o.hung_ms);
+    if (!turn) return base::report("router", turn.error());
+    if (const auto ended = wait_turn(o, *turn, signals)) return *ended;
+    numbers.serves.set(1);
 
     pipe::Context context;
     dispatch::Router router(o.router, **registrar);
@@ -195,7 +262,9 @@ int serve(Options o, int argc, const char* const* argv) {
     int64_t drain_until_ms = 0;
     loop.add((*askers)->link());
     loop.add((*workers)->link());
+    loop.every(Turn::kTickMs, [&] { turn->beat(); });
     store::Client& client = (*registrar)->client();
+    FlowStore flows{client};
     loop.watch(client.fd(), [&] { client.step(); });
     loop.every(20, [&] { client.step(); });
     loop.every(20, [&] {
@@ -230,13 +299,16 @@ int serve(Options o, int argc, const char* const* argv) {
             base::log(Level::info, "router.draining",
                       {{"running", router.running()}, {"waiting", router.waiting()}});
             drain_until_ms = base::system_clock().mono_ms() + o.daemon.drain_ms;
-            router.drain();
+            // What runs need not be finished here: chatd goes on with the one that waits.
+            if (turn->successor())
+                router.hand_over();
+            else
+                router.drain();
         }
     });
     const std::string rollouts = places.state + "/router/rollouts.jsonl";
     restore_rollouts(router, rollouts);
     (*registrar)->refresh();
-    const std::string flows = places.state + "/router/flows.json";
     if (auto made = base::make_dirs(places.state + "/router"); !made)
         return base::report("router", made.error());
     restore_flows(router, flows);
@@ -254,6 +326,11 @@ int serve(Options o, int argc, const char* const* argv) {
     save_rollouts(router, rollouts);
     base::log(Level::info, "router.stopped",
               {{"ended", router.counters().ended}, {"cut", router.running()}});
+    const int64_t until_ms = base::system_clock().mono_ms() + kLastSaveMs;
+    while (flows.pending && base::system_clock().mono_ms() < until_ms) {
+        client.step();
+        ::usleep(1000);
+    }
     return 0;
 }
 
