@@ -5,6 +5,8 @@
 #   tests/long.sh asan|tsan        one preset over all tests that are not slow
 #   tests/long.sh fuzz [SECONDS]   each fuzzer for SECONDS (600)
 #   tests/long.sh kill [ROUNDS]    the kill and fail-closed tests ROUNDS times (50)
+#   tests/long.sh kills [KILLS]    KILLS of any tool at any moment under users who send and read (300)
+#   tests/long.sh readers          1,000 live readers of 50 answers
 #   tests/long.sh crash [ROUNDS]   what a power cut leaves of the store after each of its writes (60)
 #   tests/long.sh handover [KILLS] KILLS workers killed under 16 live greedy streams, each text compared (50)
 #   tests/long.sh schemathesis [EXAMPLES]   requests made from /openapi.json, EXAMPLES for each path (200)
@@ -44,6 +46,16 @@ handover() {
     PARLEY_KILLS=$1 PARLEY_MODEL=$(model_path) PARLEY_BUILD=$(build_dir) python3 "$tests/pipeline/handover_test.py"
 }
 
+random_kills() {
+    build_tools
+    PARLEY_KILLS=$1 PARLEY_USERS=8 PARLEY_BUILD=$(build_dir) python3 "$tests/pipeline/random_kill_test.py"
+}
+
+live_readers() {
+    build_tools
+    PARLEY_ANSWERS=50 PARLEY_READERS=1000 PARLEY_BUILD=$(build_dir) python3 "$tests/pipeline/live_readers_test.py"
+}
+
 soak() {
     build_tools
     PARLEY_MODEL=$(model_path) PARLEY_BUILD=$(build_dir) python3 "$tests/soak.py" "$@"
@@ -68,14 +80,16 @@ case ${1:-all} in
     fuzz) bash "$tests/fuzz/run.sh" "${2:-600}" ;;
     kill) kill_rounds "${2:-50}" ;;
     handover) handover "${2:-50}" ;;
+    kills) random_kills "${2:-300}" ;;
+    readers) live_readers ;;
     crash) crash "${2:-60}" ;;
     schemathesis) from_openapi "${2:-200}" ;;
     rollouts) build_tools && ninja -C "$(build_dir)" rollout_test >&2 && PARLEY_ROLLOUTS=${2:-1000} "$(build_dir)/bin/rollout_test" ;;
     soak_simulated | soak_real) soak "${1#soak_}" ${2:+"$2"} ;;
     all)
-        sanitize asan && sanitize tsan && bash "$tests/fuzz/run.sh" 600 && kill_rounds 50 && handover 50 && crash 60 && from_openapi 200 &&
+        sanitize asan && sanitize tsan && bash "$tests/fuzz/run.sh" 600 && kill_rounds 50 && random_kills 300 && live_readers && handover 50 && crash 60 && from_openapi 200 &&
             soak simulated && soak real
         ;;
-    --help) sed -n '2,14s/^# \{0,1\}//p' "$0" ;;
+    --help) sed -n '2,16s/^# \{0,1\}//p' "$0" ;;
     *) die "unknown part '$1': see --help" 64 ;;
 esac
