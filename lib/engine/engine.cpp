@@ -33,6 +33,10 @@ Engine::Engine(Forward& forward, const Vocabulary& vocabulary, const EngineOptio
     // One sequence alone must always be able to reach its end.
     const uint64_t held = static_cast<uint64_t>(forward.kv_blocks()) * kBlockTokens;
     context_tokens_ = static_cast<uint32_t>(std::min<uint64_t>(context_tokens_, held));
+    if (options_.draft != nullptr && options_.speculate_max > 0) {
+        assert(options_.draft->vocab_size() == forward.vocab_size());
+        draft_model_.emplace(*options_.draft);
+    }
 }
 
 Engine::~Engine() = default;
@@ -159,6 +163,7 @@ Reuse Engine::reuse(const Sequence& s) const {
 // Frees all that the sequence holds. It may stand in the plan that is being worked off.
 void Engine::drop(Sequence& sequence) {
     scheduler_.remove(sequence);
+    if (draft_model_) draft_model_->forget(sequence.handle);
     for (Rows& rows : plan_.rows)
         if (rows.sequence == &sequence) rows.sequence = nullptr;
     for (Sequence*& admitted : plan_.admitted)
@@ -212,39 +217,6 @@ uint32_t Engine::rows_for(int64_t target_ms, const IterationLoad& decodes,
     return cost_.prefill_rows(decodes, position, budget_s, step, options_.rows_max);
 }
 
-// Guesses for those that decode, as many as pay, and their load. A guess that is not computed in
-// this iteration after all is made anew in the next.
-void Engine::draft(IterationLoad& decodes) {
-    if (options_.speculate_max == 0) return;
-    guesses_.clear();
-    guessed_.clear();
-    for (Sequence* s : scheduler_.running()) {
-        s->draft.clear();
-        if (!s->decodes()) continue;
-        s->speculator.follow(s->tokens);
-        // The row of the last token yields one without a guess.
-        const uint32_t left = s->produced_max - std::min(s->produced_max, s->produced());
-        const uint32_t most = std::min(options_.speculate_max, std::max(left, 1u) - 1);
-        if (most == 0 || !s->speculator.guesses()) continue;
-        guesses_.push_back({&s->speculator, most, 0});
-        guessed_.push_back(s);
-    }
-    draft_budget_.share(cost_, decodes, guesses_,
-                        static_cast<double>(options_.itl_target_ms) * 1e-3);
-    for (size_t i = 0; i < guesses_.size(); ++i) {
-        if (guesses_[i].rows == 0) continue;
-        Sequence& s = *guessed_[i];
-        s.draft.push_back(s.tokens.back());
-        s.speculator.draft(s.tokens, guesses_[i].rows, s.draft);
-        // What would follow the end of an answer is never asked for.
-        const auto end = std::find_if(s.draft.begin() + 1, s.draft.end(), [&](Token token) {
-            return vocabulary_.ends_answer(token);
-        });
-        s.draft.erase(end, s.draft.end());
-        decodes.draft_rows += static_cast<double>(s.draft.size() - 1);
-    }
-}
-
 void Engine::run_forward() {
     chunks_.clear();
     size_t wanted = 0;
@@ -270,7 +242,10 @@ void Engine::run_forward() {
         Sequence& s = *rows.sequence;
         s.computed += rows.count;
         if (rows.samples && s.produced_max > 0) {
+            const uint64_t accepted = s.accepted;
             outcomes_[i] = choose(s, rows, logits);
+            if (rows.drafts > 0 && s.model_guessed)
+                draft_model_->judge(s.handle, rows.drafts, static_cast<uint32_t>(s.accepted - accepted));
             logits = logits.subspan((1 + rows.drafts) * vocab);
         }
         s.draft.clear();
@@ -314,7 +289,7 @@ Engine::Outcome Engine::accept(Sequence& s, Token token) {
 }
 
 void Engine::account(int64_t started_ns, int64_t now_ns) {
-    const double spent_s = static_cast<double>(now_ns - started_ns) * 1e-9;
+    const double spent_s = static_cast<double>(now_ns - started_ns) * 1e-9 - drafting_s_;
     IterationLoad all;
     std::vector<std::pair<Sequence*, IterationLoad>> loads;
     for (const Rows& rows : plan_.rows) {

@@ -14,7 +14,7 @@
 //          were as fast as it ever is (CostModel::seconds_least()) is ended at once: the time goes to
 //          those that can still be in time.
 // Drafts   what a sequence will say next is guessed from its own text where that pays
-//          (engine/speculator.hpp): the guessed tokens are computed behind its last one, and each is
+//          (engine/speculator.hpp), else by a draft model, if there is one and it pays: the guessed tokens are computed behind its last one, and each is
 //          taken if the sampler, with that position's random number, penalties and grammar, picks the
 //          same. Tokens of one iteration come in one piece.
 // Cost     the measured time of an iteration is divided over its sequences by what the cost model
@@ -36,6 +36,7 @@
 #include "base/clock.hpp"
 #include "base/result.hpp"
 #include "engine/cost_model.hpp"
+#include "engine/draft_model.hpp"
 #include "engine/forward.hpp"
 #include "engine/scheduler.hpp"
 #include "engine/sequence.hpp"
@@ -73,6 +74,10 @@ struct EngineOptions {
     // Tokens of a sequence that are guessed ahead in one iteration, at most: as many as pay by the
     // cost model and by how often guesses came true; 0: none.
     uint32_t speculate_max = 0;
+    // Guesses where the sequence's own text gives none (engine/draft_model.hpp); null: nobody does. Of the same
+    // vocabulary, with ForwardOptions::rows_max ≥ DraftModel::kRowsMax. Outlives the engine, which alone
+    // runs it.
+    Forward* draft = nullptr;
     // As SchedulerOptions: how long the rows of those that decode may take (0: as long as they take),
     // how long one may rest for that, how far a flow's tag may be from the others'.
     int64_t itl_target_ms = 0;
@@ -174,6 +179,8 @@ class Engine {
     void check_times(int64_t now_ns);
     const char* missed(Sequence& sequence, int64_t now_ns);
     void draft(IterationLoad& decodes);
+    void keep_draft(Sequence& sequence, IterationLoad& decodes) const;
+    void draft_by_model(IterationLoad& decodes);
     void run_forward();
     Outcome choose(Sequence& sequence, const Rows& rows, std::span<float> logits);
     Outcome accept(Sequence& sequence, model::Token token);
@@ -208,6 +215,8 @@ class Engine {
     std::vector<Guess> guesses_;
     std::vector<Sequence*> guessed_;  // the sequences of guesses_
     DraftBudget draft_budget_;
+    std::optional<DraftModel> draft_model_;
+    double drafting_s_ = 0;  // of this iteration, by the draft model
 
     uint64_t iterations_ = 0, decode_rows_ = 0, prefill_rows_ = 0;
     uint64_t drafted_ = 0, accepted_ = 0;

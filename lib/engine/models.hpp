@@ -24,6 +24,7 @@ struct Model {
     std::string source;  // where it came from: how a configuration knows it again
     std::unique_ptr<model::Artifact> artifact;
     std::unique_ptr<Forward> forward;
+    std::unique_ptr<Forward> draft;  // null: none; of options.engine.draft
     ServiceOptions options;
 };
 

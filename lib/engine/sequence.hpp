@@ -80,6 +80,7 @@ struct Sequence {
     std::optional<grammar::Matcher> matcher;  // has seen the produced tokens; preemption leaves it
 
     Speculator speculator;            // follows `tokens` when it is asked for a draft
+    bool model_guessed = false;       // `draft` is the draft model's
     std::vector<model::Token> draft;  // of the next iteration: the last token, guessed ones; or empty
 
     std::vector<model::Token> tokens;

@@ -152,6 +152,25 @@ with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as asked:
     asked.flush()
     bad = worker("bench", "--model", MODEL, "--requests", asked.name)
     check("a body that is no request is 65, with its line", bad.returncode == 65 and ":3:" in bad.stderr, bad.stderr)
+    asked.seek(0)
+    asked.truncate()
+    asked.write(json.dumps({"model": "m", "max_tokens": 9, "temperature": 0, "messages": [{"role": "user", "content": "Say this again, word for word: one two three four five six seven eight nine ten."}]}) + "\n")
+    asked.flush()
+    # The model as its own draft: never worth it, but always right, so that its guesses are seen to be taken.
+    own = worker("bench", "--model", MODEL, "--draft", MODEL, "--json", "--requests", asked.name, "--speculate", "3", "--decode-tokens", "60", "--repeats", "1", "--batch", "2")
+    row = json.loads(own.stdout)["results"][0] if own.returncode == 0 else {}
+    check("a draft model changes no answer, and its guesses are taken", own.returncode == 0 and 0 < row["accepted_tokens"] <= row["drafted_tokens"],
+          own.stdout + own.stderr)
+drafted = answers(worker("run", "--model", MODEL, "--draft", MODEL, stdin="\n".join(lines) + "\n").stdout)
+check("run with a draft model gives the same texts", all(text_of(drafted[n]) == text_of(together[n]) for n in together), drafted)
+GEMMA = os.path.join(os.path.dirname(MODEL), "gemma3-270m-q4_k_m.gguf")
+if os.path.exists(GEMMA):
+    other = worker("run", "--model", MODEL, "--draft", GEMMA)
+    check("a draft model with another tokenizer is refused with 78", other.returncode == 78 and "tokenizer" in other.stderr, other.stderr)
+check("a draft model that is not there is 66", worker("run", "--model", MODEL, "--draft", "/nonexistent.gguf").returncode == 66)
+check("a draft model without speculation is 64", worker("run", "--model", MODEL, "--draft", MODEL, "--speculate", "0").returncode == 64)
+check("a draft model beside simulation is 64", worker("run", "--simulate", "--draft", MODEL).returncode == 64)
+check("a draft model beside several models is 64", worker("serve", "--model", MODEL, "--model", GEMMA, "--draft", MODEL, "--bind", "tcp://127.0.0.1:*").returncode == 64)
 check("a depth that is no number is 64", worker("bench", "--model", MODEL, "--depth", "deep").returncode == 64)
 
 TEXT = os.path.join(ROOT, "tests/bench/perplexity_text.txt")

@@ -13,6 +13,7 @@ namespace parley::infer_worker {
 struct Loaded {
     std::unique_ptr<model::Artifact> artifact;
     std::unique_ptr<engine::Forward> forward;
+    std::unique_ptr<engine::Forward> draft;  // of --draft; null: none
     int64_t load_ms = 0;
 };
 

@@ -89,6 +89,8 @@ base::Result<std::vector<ModelSpec>> specs_of(const Options& o) {
                 return base::fail(base::Errc::config, "--model names '" + spec->file + "' twice");
         specs.push_back(std::move(*spec));
     }
+    if (!o.draft.empty() && specs.size() > 1)
+        return base::fail(base::Errc::usage, "--draft with several models: it has the tokenizer of one");
     if (specs.empty())
         return base::fail(base::Errc::usage,
                           "no model: name a GGUF file with --model or PARLEY_MODEL");
@@ -103,6 +105,8 @@ base::Result<std::vector<ModelSpec>> specs_of(const Options& o) {
 
 base::Result<engine::Model> make(const ModelSpec& spec, Options o) {
     o.model = spec.file;
+    // One that is loaded later has no draft model.
+    if (!o.simulate && std::find(o.models.begin(), o.models.end(), spec.text) == o.models.end()) o.draft.clear();
     if (spec.kv_blocks > 0) o.forward.kv_blocks = spec.kv_blocks;
     auto loaded = load(o);
     if (!loaded) return base::fail(loaded.error());
@@ -111,6 +115,7 @@ base::Result<engine::Model> make(const ModelSpec& spec, Options o) {
     model.source = spec.text;
     model.artifact = std::move(loaded->artifact);
     model.forward = std::move(loaded->forward);
+    model.draft = std::move(loaded->draft);
     model.options = o.service;
     if (spec.slots > 0) model.options.engine.slots_max = spec.slots;
     base::log(base::Level::info, "worker.loaded",
@@ -123,6 +128,7 @@ base::Result<engine::Model> make(const ModelSpec& spec, Options o) {
                {"kv_type", o.forward.kv_type},
                {"weight_bytes", model.forward->weight_bytes()},
                {"kv_bytes", model.forward->kv_bytes()},
+               {"draft", o.draft},
                {"context", o.service.engine.context_tokens},
                {"load_ms", loaded->load_ms}});
     return model;

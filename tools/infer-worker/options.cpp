@@ -34,12 +34,18 @@ void declare_speculation(base::Verb& verb, uint32_t& value) {
         .range(0, 15);
 }
 
+void declare_draft(base::Verb& verb, Options& o) {
+    verb.option("--draft", o.draft,
+                "GGUF file of a smaller model with the same tokenizer, that guesses for --speculate");
+}
+
 void declare_engine(base::Verb& verb, Options& o) {
     declare_compute(verb, o);
     verb.option("--prefix-cache", o.service.engine.prefix_blocks,
                 "KV blocks kept at most for prompts that begin alike; 0: off")
         .range(0, 1 << 22);
     declare_speculation(verb, o.service.engine.speculate_max);
+    declare_draft(verb, o);
     verb.option("--slots-max", o.service.engine.slots_max, "requests that are computed together")
         .range(1, 8192);
 }
@@ -155,6 +161,7 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     bench.option("--requests", o.requests,
                  "file of Messages API bodies, one a line, instead of random prompts");
     declare_speculation(bench, o.compared_speculation);
+    declare_draft(bench, o);
     bench.option("--perplexity", o.perplexity,
                  "measure no speed but the perplexity of this file of text");
     bench.option("--window", o.perplexity_window, "tokens of a window of perplexity; half are scored")

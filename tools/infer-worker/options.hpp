@@ -19,6 +19,7 @@ struct Options {
     // Every verb
     std::string model;
     std::string chat_template;  // family; empty: by the file's own text
+    std::string draft;          // GGUF file of a draft model; empty: none
     engine::ForwardOptions forward;
     engine::ServiceOptions service;
     bool json = false;
