@@ -87,7 +87,7 @@ inline constexpr uint32_t kTileRows = 16;  // activation rows computed together
 inline constexpr uint32_t kPage = 16;      // positions in a KV page
 inline constexpr uint32_t kSplit = 256;    // positions in an attention split
 inline constexpr uint32_t kSplitPages = kSplit / kPage;
-inline constexpr uint32_t kQueriesMax = 16;  // queries of one attention call
+inline constexpr uint32_t kQueriesMax = 24;  // queries of one attention call
 inline constexpr uint32_t kHeadDimMax = 256;
 
 inline constexpr float kAmaxMin = 1e-30f;
