@@ -179,7 +179,7 @@ void Chunks::add(const Event& event, std::string& out) {
             id_ = chat_id(event.message_id);
             model_ = event.model;
             if (event.usage) usage_ = *event.usage;
-            return chunk(out, R"({"role":"assistant","content":"","refusal":null})", {});
+            return chunk(out, R"({"role":"assistant","content":""})", {});
         case EventType::content_block_start: {
             if (event.block != messages::BlockType::tool_use) return;
             std::string delta;

@@ -4,9 +4,9 @@
     PARLEY_BUILD=build tests/bench/front_overhead.py [--requests 4000] [--rounds 5] [--short] [--litellm] [--check]
 
 nginx and LiteLLM stand before an nginx that gives a canned answer at once; what they add is their latency minus
-the canned one's, asked directly. chatd stands before a simulated worker (stated: no model, no time of its own) with
-keys, limits, counting and durable usage as shipped; its added latency is given whole, the worker's part included,
-so that it is never flattered. Latency at one request at a time, requests a second at --concurrency. CPU is that of
+the canned one's, asked directly. chatd alone stands before a stub (bench_stub_stage: the same answer at once), the chain before a simulated worker (stated:
+no model, no time of its own), with keys, limits, counting and durable usage as shipped; their added latency is given
+whole, the part of what answers included, so that it is never flattered. Latency at one request at a time, requests a second at --concurrency. CPU is that of
 the measured processes (/proc), a request; memory their private pages after the load. LiteLLM is put into a
 virtual environment under the build folder when --litellm asks for it (some 500 MB from PyPI).
 Prints a table, --json one object. Exit status 1 with --check below a target; 69 where nginx is missing.
@@ -185,7 +185,7 @@ def chain():
 
 
 def alone(folder):
-    """chatd, the store, and a simulated worker right behind chatd. Counted: chatd and the store."""
+    """chatd, the store, and the stub right behind chatd. Counted: chatd and the store."""
     state = os.path.join(folder, "alone")
     os.mkdir(state, 0o700)
     os.mkdir(os.path.join(state, "run"), 0o700)
@@ -218,7 +218,7 @@ def alone(folder):
         process = processes.pop()
         process.terminate()
         process.wait(20)
-    start("infer-worker", "serve", "--simulate", *SIMULATED, "--bind", stage)
+    start("bench_stub_stage", stage)
     start("chatd", "serve", "--bind", f"127.0.0.1:{port}", "--filter", stage, "--allow-unfiltered")
     ask("convstore", "org", "create", "bench", "--json")
     key = json.loads(ask("convstore", "key", "create", "--org", "bench", "--json"))["key"]

@@ -1,7 +1,8 @@
 // The answers of one process: found while they linger, dropped in time, bounded.
+#include "chat/answers.hpp"
+
 #include <catch2/catch.hpp>
 
-#include "chat/answers.hpp"
 #include "script.hpp"
 
 using namespace parley;
@@ -116,7 +117,8 @@ TEST_CASE("of an answer that nobody can read nothing lingers", "[answers]") {
     options.id = "msg_1";
     options.key = test_key();
     options.stream.keep_frames = false;
-    auto answer = std::make_shared<Answer>(std::move(options), crowd.upstream, *crowd.host, crowd.clock);
+    auto answer =
+        std::make_shared<Answer>(std::move(options), crowd.upstream, *crowd.host, crowd.clock);
     REQUIRE(crowd.answers.add(answer, crowd.host, 5000));
     answer->start();
     Crowd::finish(*answer);

@@ -316,7 +316,8 @@ TEST_CASE("periods begin with the UTC day and month", "[limits]") {
     CHECK(period_first_day(Period::month, noon + 31ll * 86'400'000) == 20485);
 }
 
-TEST_CASE("what is no request at once is neither refused by that limit nor counted in it", "[limits]") {
+TEST_CASE("what is no request at once is neither refused by that limit nor counted in it",
+          "[limits]") {
     Folder folder;
     base::ManualClock clock;
     const auto limiter = opened(folder.options(), clock);

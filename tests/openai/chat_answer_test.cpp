@@ -43,7 +43,7 @@ TEST_CASE("a stream is role, text, finish and [DONE], under one id") {
     CHECK(
         streamed(false) ==
         kHead +
-            R"("choices":[{"index":0,"delta":{"role":"assistant","content":"","refusal":null},"logprobs":null,"finish_reason":null}]})"
+            R"("choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]})"
             "\n\n" +
             kHead +
             R"("choices":[{"index":0,"delta":{"content":"Hel\"lo"},"logprobs":null,"finish_reason":null}]})"
