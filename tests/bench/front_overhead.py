@@ -14,6 +14,7 @@ Prints a table, --json one object. Exit status 1 with --check below a target; 69
 import argparse
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -169,12 +170,22 @@ def litellm(folder, upstream):
     with open(path, "w", encoding="utf-8") as file:
         file.write(json.dumps({"model_list": [{"model_name": "stub", "litellm_params": {
             "model": "anthropic/stub", "api_base": upstream, "api_key": "none"}}]}))
-    process = subprocess.Popen([binary, "--config", path, "--host", "127.0.0.1", "--port", str(port)],
+    key = "sk-" + secrets.token_hex(24)  # it does not start without one
+    process = subprocess.Popen([binary, "--config", path, "--host", "127.0.0.1", "--port", str(port)], env=dict(os.environ, LITELLM_MASTER_KEY=key),
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+
+    def close():
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait(20)
+
     url = f"http://127.0.0.1:{port}"
-    wait_for(url + "/health/liveliness", 120)
-    return Front("litellm", url, "stub", lambda: family(process.pid),
-                 close=lambda: (os.killpg(process.pid, signal.SIGTERM), process.wait(20)))
+    try:
+        wait_for(url + "/health/liveliness", 300)
+    except RuntimeError:
+        close()
+        raise
+    return Front("litellm", url, "stub", lambda: family(process.pid), key, close)
 
 
 def chain():
