@@ -29,17 +29,31 @@ void Admission::first_event(double ttft_ms, double predicted_ms) {
     bias_ms_ += kStep * (predicted_ms - ttft_ms - bias_ms_);
 }
 
-void Admission::tick(int64_t now_ms) {
+void Admission::tick(int64_t now_ms, bool idle) {
     if (window_end_ms_ == 0) window_end_ms_ = now_ms + options_.window_ms;
     if (now_ms < window_end_ms_) return;
-    if (least_share_ >= 0) {
-        const bool standing = least_share_ > options_.standing_share;
-        brownout_ = least_share_ > options_.standing_share / 2;
-        level_ = std::clamp(level_ + (standing ? 1 : -1), 0, kLevelMax);
+    const auto most = static_cast<int>(std::min(options_.level_max, kLevelMax));
+    if (least_share_ > options_.standing_share / 2) {
+        calm_ = 0;
+        brownout_ = true;
+        if (least_share_ > options_.standing_share) level_ = std::min(level_ + 1, most);
+    } else if (least_share_ >= 0 || idle) {
+        // One step back at a time, and not at the first sign: what was shed comes back at once.
+        if (++calm_ >= options_.calm_windows) {
+            calm_ = 0;
+            brownout_ = brownout_ && level_ > 0;
+            level_ = std::max(level_ - 1, 0);
+        }
     }
     least_share_ = -1;
     ++windows_;
     window_end_ms_ = now_ms + options_.window_ms;
+}
+
+void Admission::zone_lost() {
+    brownout_ = true;
+    calm_ = 0;
+    if (options_.level_max > 0) level_ = std::max(level_, 1);
 }
 
 bool Admission::takes(std::string_view org, bool batch) const {

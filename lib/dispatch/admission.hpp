@@ -3,12 +3,14 @@
 // Predicted  the wait before a request is the compute-seconds that its flow's fair share has to give
 //            first, times a factor learnt from how long those before it did wait. `error_ms` is the
 //            moving average of |predicted − actual| TTFT, `bias_ms` of predicted − actual.
-// Level      0: all. Each window (window_ms) in which even the luckiest request waited for more than
-//            standing_share of the time that it had raises it, each other lowers it, one in which none
-//            with a deadline started leaves it. From 1 on batch is refused, from 2 on also online
-//            requests of a tenth more of the organisations with each level, which ones changes with
-//            the window; the highest is kLevelMax (half of them).
-// Brownout   from half of that share on, before anything is refused: brownout().
+// Steps      judged once a window (window_ms) by what even the luckiest request waited, as a share of the
+//            time that it had: above half of standing_share brownout() begins, above standing_share the
+//            level rises by one. From 1 on batch is refused, from 2 on also online requests of a tenth more
+//            of the organisations with each level, which ones changes with the window; at most level_max.
+//            Back goes one step after calm_windows calm ones on end (below half, or nobody waits); a window
+//            in between, or in which none with a deadline started while some wait, leaves all as it is.
+// Brownout   answers of batch are cut to brownout_batch_tokens: less is given before anything is refused.
+// Zones      zone_lost(): the lowest class goes at once, level 1, not when the queue has become long.
 // Retries    retry_share of what is started may be started again after its worker was lost before the
 //            first event; what goes on in mid-stream is not counted.
 // Threads    one. No clock.
@@ -28,13 +30,16 @@ struct AdmissionOptions {
     double late_margin = 0.25;
     double standing_share = 0.5;  // of its time, waited even by the luckiest: a standing queue
     int64_t window_ms = 5000;
+    uint32_t calm_windows = 2;
+    uint32_t level_max = 6;                // 0: nothing is shed
+    uint64_t brownout_batch_tokens = 1024;  // 0: answers stay as long as they are
     double retry_share = 0.1;
     uint32_t retries_max = 10;  // saved up at most
 };
 
 class Admission {
   public:
-    static constexpr int kLevelMax = 6;
+    static constexpr uint32_t kLevelMax = 6;  // half of the organisations
 
     explicit Admission(AdmissionOptions options)
         : options_(options), retries_(options.retries_max) {}
@@ -42,10 +47,15 @@ class Admission {
     // `of_ms`: the time that it had, 0: no deadline.
     void waited(int64_t now_ms, int64_t waited_ms, int64_t of_ms, double predicted_ms);
     void first_event(double ttft_ms, double predicted_ms);
-    void tick(int64_t now_ms);  // ends the windows that are over
+    // Ends the windows that are over. `idle`: nothing waits.
+    void tick(int64_t now_ms, bool idle = false);
+    void zone_lost();
     bool takes(std::string_view org, bool batch) const;
     int level() const { return level_; }
     bool brownout() const { return brownout_; }
+    // Of an answer of class batch that is asked now; 0: as it says itself.
+    uint64_t batch_tokens_max() const { return brownout_ ? options_.brownout_batch_tokens : 0; }
+    double retries_left() const { return retries_; }
     double factor() const { return factor_; }  // of a predicted wait
     double error_ms() const { return error_ms_; }
     double bias_ms() const { return bias_ms_; }
@@ -56,6 +66,7 @@ class Admission {
     AdmissionOptions options_;
     int level_ = 0;
     bool brownout_ = false;
+    uint32_t calm_ = 0;  // windows on end
     int64_t window_end_ms_ = 0;
     double least_share_ = -1;  // of this window; -1: none with a deadline started
     uint64_t windows_ = 0;

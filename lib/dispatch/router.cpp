@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "base/json.hpp"
+#include "dispatch/brownout.hpp"
 #include "dispatch/probe.hpp"
 
 namespace parley::dispatch {
@@ -106,6 +107,14 @@ void Router::on_ask(pipe::Ask ask) {
 std::optional<Refusal> Router::admit(Job job) {
     const int64_t now = options_.clock->mono_ms();
     const pipe::Envelope& e = job.ask.envelope;
+    const uint64_t most = scheduler_.admission().batch_tokens_max();
+    if (e.cls == pipe::Class::batch && most > 0) {
+        if (auto less = with_max_tokens(job.ask.body, most)) {
+            job.ask.body = std::move(*less);
+            job.max_tokens = most;
+            ++counters_.shortened;
+        }
+    }
     int64_t wait_ms = e.continuation && e.stall_ms > 0 ? e.stall_ms
                       : e.ttft_ms > 0                  ? e.ttft_ms
                                                        : options_.ttft_ms;
@@ -438,11 +447,14 @@ std::string Router::status_json() const {
         .field("refused", counters_.refused)
         .field("expired", counters_.expired);
     w.field("cancelled", counters_.cancelled).field("lost", counters_.lost);
-    w.field("moved", counters_.moved).field("retried", counters_.retried).end();
+    w.field("moved", counters_.moved).field("retried", counters_.retried);
+    w.field("shortened", counters_.shortened).end();
     const Admission& admission = scheduler_.admission();
     w.key("admission").object().field("level", admission.level());
     w.field("brownout", admission.brownout()).field("ttft_error_ms", admission.error_ms());
     w.field("ttft_bias_ms", admission.bias_ms());
+    w.field("batch_tokens_max", admission.batch_tokens_max());
+    w.field("retries_left", admission.retries_left());
     w.field("cost_error", scheduler_.predictor().error()).end();
     w.field("waiting_s", scheduler_.queue().waiting_s()).field("cost_s", scheduler_.cost_s());
     w.field("workers_wanted", workers_wanted());

@@ -54,7 +54,7 @@ struct RouterOptions {
 
 struct RouterCounters {
     uint64_t asked = 0, dispatched = 0, ended = 0, refused = 0, expired = 0, cancelled = 0,
-             lost = 0, moved = 0, retried = 0;
+             lost = 0, moved = 0, retried = 0, shortened = 0;
 };
 
 // What the tool wants to know of the workers' HELLOs.

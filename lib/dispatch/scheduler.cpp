@@ -67,7 +67,13 @@ void Scheduler::worker_status(WorkerId id, const pipe::StatusMeta& status) {
 }
 
 void Scheduler::worker_left(WorkerId id) {
+    const Worker* worker = workers_.find(id);
+    const std::string zone = worker == nullptr ? "" : worker->zone;
+    const bool drained = worker != nullptr && worker->status.draining;
     workers_.leave(id);
+    // The last of its zone, unasked, while others go on: what is left does not do for all.
+    if (!zone.empty() && !drained && !workers_.all().empty() && !workers_.zones().contains(zone))
+        admission_.zone_lost();
     flights_.erase(id);
 }
 

@@ -88,7 +88,7 @@ class Scheduler {
     std::optional<double> correction(Ticket ticket) const;
     bool cancel(Ticket ticket);  // one that waits; false: it runs
     std::vector<Ticket> expire(int64_t now_ms);
-    void tick(int64_t now_ms) { admission_.tick(now_ms); }
+    void tick(int64_t now_ms) { admission_.tick(now_ms, queue_.waiting() == 0); }
     bool may_retry() { return admission_.may_retry(); }
 
     // Milliseconds until a request like this would have its first event, as far as is known.

@@ -127,6 +127,22 @@ uint32_t Workers::slots(ModelId model) const {
     return at == by_model_.end() ? 0 : at->second.slots;
 }
 
+std::set<std::string> Workers::zones() const {
+    std::set<std::string> out;
+    for (const auto& [id, worker] : workers_)
+        if (!worker.draining) out.insert(worker.zone);
+    return out;
+}
+
+std::set<std::string> Workers::zones(ModelId model) const {
+    std::set<std::string> out;
+    for (const auto& [id, worker] : workers_)
+        if (!worker.draining &&
+            std::binary_search(worker.model_ids.begin(), worker.model_ids.end(), model))
+            out.insert(worker.zone);
+    return out;
+}
+
 const Worker* Workers::find(WorkerId id) const {
     const auto at = workers_.find(id);
     return at == workers_.end() ? nullptr : &at->second;

@@ -67,6 +67,10 @@ class Workers {
     uint32_t count(ModelId model) const;
     uint32_t slots(ModelId model) const;
     const std::map<WorkerId, Worker>& all() const { return workers_; }
+    // Names of the zones with a worker that does not drain; of those that have the model. A canary whose
+    // version is in one zone only can hurt no more than that. "" is a zone, too.
+    std::set<std::string> zones() const;
+    std::set<std::string> zones(ModelId model) const;
     const Worker* find(WorkerId id) const;
 
   private:

@@ -95,8 +95,13 @@ base::Result<std::string> table(const std::string& json) {
                                   number(document, "running"));
     simdjson::dom::element admission;
     if (document["admission"].get(admission) == simdjson::SUCCESS)
-        out += fmt::format("admission level {:.0f}   TTFT error {:.0f} ms\n",
-                           number(admission, "level"), number(admission, "ttft_error_ms"));
+        out += fmt::format("admission level {:.0f}{}   TTFT error {:.0f} ms\n",
+                           number(admission, "level"),
+                           number(admission, "batch_tokens_max") > 0
+                               ? fmt::format(" (batch cut to {:.0f} tokens)",
+                                             number(admission, "batch_tokens_max"))
+                               : "",
+                           number(admission, "ttft_error_ms"));
     out += fmt::format("\n{:<34} {:>6} {:>6} {:>10} {:>10} {:>7} {:>7} {:>9} {:>10}\n", "FLOW",
                        "LEVEL", "WEIGHT", "TAG", "USED TAG", "WAITING", "RUNNING", "FLIGHT S",
                        "USED S");
@@ -119,14 +124,14 @@ base::Result<std::string> table(const std::string& json) {
     }
     if (rows.size() > kFlowsShown)
         out += fmt::format("… and {} more (--json shows all)\n", rows.size() - kFlowsShown);
-    out += fmt::format("\n{:<24} {:>6} {:>8} {:>8} {:>9} {:>12} {:>9} {:>9}\n", "WORKER", "SLOTS",
+    out += fmt::format("\n{:<24} {:<10} {:>6} {:>8} {:>8} {:>9} {:>12} {:>9} {:>9}\n", "WORKER", "ZONE", "SLOTS",
                        "RUNNING", "LOAD S", "KV FREE", "LONGEST MS", "SERVED", "COST S");
     simdjson::dom::array workers;
     if (document["workers"].get(workers) != simdjson::SUCCESS) return out;
     for (const auto worker : workers)
         out += fmt::format(
-            "{:<24} {:>6.0f} {:>8.0f} {:>8.2f} {:>9.0f} {:>12.1f} {:>9.0f} {:>9.2f}\n",
-            text(worker, "name"), number(worker, "slots"), number(worker, "in_flight"),
+            "{:<24} {:<10} {:>6.0f} {:>8.0f} {:>8.2f} {:>9.0f} {:>12.1f} {:>9.0f} {:>9.2f}\n",
+            text(worker, "name"), text(worker, "zone"), number(worker, "slots"), number(worker, "in_flight"),
             number(worker, "load_s"), number(worker, "kv_free"), number(worker, "longest_ms"),
             number(worker, "served"), number(worker, "cost_s"));
     if (const std::string rollouts = rollout_table(document, false, {}); !rollouts.empty())

@@ -20,6 +20,14 @@ void declare_fair(base::Verb& verb, Options& o) {
                 "compute-seconds by which a cached prefix may go before the fair order");
     verb.option("--retry-share", s.admission.retry_share,
                 "of the requests that start, how many may start again unseen");
+    verb.option("--shed-max", s.admission.level_max,
+                "how far load is shed: 0 not, 1 batch, each more a tenth of the organizations")
+        .range(0, dispatch::Admission::kLevelMax);
+    verb.option("--calm-windows", s.admission.calm_windows,
+                "windows on end without a standing queue until one step is taken back")
+        .range(1, 1000);
+    verb.option("--brownout-batch-tokens", s.admission.brownout_batch_tokens,
+                "max_tokens of batch at most while it is busy, before anything is refused; 0: no cut");
     verb.option("--late-margin", s.admission.late_margin,
                 "of the time to a request's deadline, what its predicted first event must leave free")
         .range(0, 0.9);

@@ -61,6 +61,12 @@ struct Metrics {
         "router_requests_retried_total", "requests started again before their first event");
     telemetry::Gauge& level =
         registry.gauge("router_admission_level", "0: all is taken; from 1 on load is shed");
+    telemetry::Gauge& brownout = registry.gauge(
+        "router_brownout", "1: answers of class batch are cut, before anything is refused");
+    telemetry::Gauge& retries = registry.gauge(
+        "router_retries_left", "requests that may start again unseen after their worker was lost");
+    telemetry::Counter& shortened = registry.counter(
+        "router_requests_shortened_total", "requests of class batch cut by the brownout");
     telemetry::Gauge& error = registry.gauge(
         "router_ttft_error_ms", "moving average of |predicted - actual| time to first event");
     telemetry::Gauge& bias = registry.gauge(
@@ -82,6 +88,9 @@ struct Metrics {
         raise(moved, router.counters().moved);
         raise(retried, router.counters().retried);
         level.set(router.scheduler().admission().level());
+        brownout.set(router.scheduler().admission().brownout() ? 1 : 0);
+        retries.set(router.scheduler().admission().retries_left());
+        raise(shortened, router.counters().shortened);
         error.set(router.scheduler().admission().error_ms());
         bias.set(router.scheduler().admission().bias_ms());
         cost_error.set(router.scheduler().predictor().error());
