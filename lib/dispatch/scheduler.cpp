@@ -149,7 +149,8 @@ std::optional<Refusal> Scheduler::refusal(const Arrival& a, double predicted_s) 
     const double left_ms = wanted_ms * (1 - admission_.options().late_margin);
     const double ttft_ms = predicted_ttft_ms(a);
     if (ttft_ms <= left_ms) return std::nullopt;
-    const double late_s = (ttft_ms - left_ms) / 1000;
+    // Rather a moment too late than refused again: the prediction moves on meanwhile.
+    const double late_s = 0.5 + 1.1 * (ttft_ms - left_ms) / 1000;
     // Would somebody who has nothing here be in time? Then it is this organization's own doing.
     Arrival other = a;
     other.org.clear();

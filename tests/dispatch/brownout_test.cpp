@@ -165,3 +165,54 @@ TEST_CASE("a body is cut to fewer tokens, and else is what it was", "[brownout]"
     CHECK(cut(R"({"max_tokens":40)", 1024) == "-");
     CHECK(cut("", 1024) == "-");
 }
+
+TEST_CASE("who comes back after the time that a refusal names is taken, a while before is not", "[admission]") {
+    Scheduler scheduler;
+    const ModelId model = scheduler.model_id("m");
+    auto one = hello("w", "");
+    one.slots = 1;
+    scheduler.worker_joined(1, one);
+    Arrival a;
+    a.org = "busy";
+    a.model = model;
+    a.bytes = 400;
+    a.max_tokens = 100;
+    int64_t now_ms = 0;
+    // A second each, on one slot; whoever is next starts as one ends.
+    std::optional<Started> runs;
+    const auto second = [&] {
+        now_ms += 1000;
+        if (runs) {
+            scheduler.first_event(runs->ticket, now_ms);
+            scheduler.ended(runs->ticket, 1.0, pipe::Usage{100, 0, 100}, true, now_ms);
+        }
+        runs = scheduler.next(now_ms);
+        scheduler.tick(now_ms);
+    };
+    const auto waits = [&](Arrival arrival) { return std::holds_alternative<Ticket>(scheduler.arrive(arrival, now_ms)); };
+    for (int i = 0; i < 30; ++i) {  // what one costs is learnt
+        REQUIRE(waits(a));
+        second();
+    }
+    for (int i = 0; i < 20; ++i) REQUIRE(waits(a));
+    second();
+    Arrival tight = a;
+    tight.deadline_ms = now_ms + 8000;
+    const auto refused = scheduler.arrive(tight, now_ms);
+    REQUIRE(std::holds_alternative<Refusal>(refused));
+    const Refusal& why = std::get<Refusal>(refused);
+    CHECK(why.status == "rate_limit_error");
+    CHECK(why.reason == "late");
+    INFO(why.message << ", come back after " << why.retry_after_s << " s");
+    CHECK(why.retry_after_s >= 5);
+    CHECK(why.retry_after_s <= 25);
+    const int64_t until_ms = now_ms + 1000 * int64_t{why.retry_after_s};
+    while (now_ms < until_ms - 5000) second();
+    tight.deadline_ms = now_ms + 8000;
+    CHECK(std::holds_alternative<Refusal>(scheduler.arrive(tight, now_ms)));
+    while (now_ms < until_ms) second();
+    tight.deadline_ms = now_ms + 8000;
+    const auto then = scheduler.arrive(tight, now_ms);
+    INFO("then: " << (std::holds_alternative<Refusal>(then) ? std::get<Refusal>(then).reason + ", " + std::get<Refusal>(then).message : "taken"));
+    CHECK(std::holds_alternative<Ticket>(then));
+}

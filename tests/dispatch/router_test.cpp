@@ -74,12 +74,13 @@ struct Fixture {
         REQUIRE(until([&] { return asker->up(); }));
     }
     TestWorker& join(const std::string& name, uint32_t slots = 4,
-                     const std::string& model = "smol") {
+                     const std::string& model = "smol", const std::string& zone = {}) {
         auto worker = std::make_unique<TestWorker>();
         pipe::AnswererOptions options;
         options.link.endpoint = "ipc://" + folder + "/workers.sock";
         options.link.hello.name = name;
         options.link.hello.slots = slots;
+        options.link.hello.zone = zone;
         options.link.hello.models = {{"hash-" + model, model, "llama", 100, 100}};
         worker->answerer = std::move(*pipe::Answerer::open(context, options, *worker));
         workers.push_back(std::move(worker));
@@ -449,4 +450,44 @@ TEST_CASE("draining ends what waits, retryable, and lets what runs finish", "[ro
     REQUIRE(f.ended("runs"));
     REQUIRE(f.client.ends["runs"][0].ok());
     REQUIRE(f.router->idle());
+}
+
+TEST_CASE("giving way ends what waits and what runs, retryable, and the worker is told", "[router]") {
+    Fixture f;
+    TestWorker& worker = f.join("w0", 1);
+    f.ask("runs");
+    f.ask("waits");
+    REQUIRE(f.until([&] { return f.router->waiting() == 1 && worker.asks.size() == 1; }));
+    f.router->hand_over();
+    REQUIRE(f.router->idle());
+    for (const std::string id : {"waits", "runs"}) {
+        REQUIRE(f.ended(id));
+        REQUIRE(f.client.ends[id].size() == 1);
+        CHECK(f.client.ends[id][0].retryable);
+        CHECK(f.client.ends[id][0].reason == "draining");
+    }
+    REQUIRE(f.until([&] { return worker.cancels == std::vector<std::string>{"runs"}; }));
+    // What the worker says of it now is for nobody.
+    worker.answerer->end("runs", {});
+    CHECK_FALSE(f.until([&] { return f.client.ends["runs"].size() > 1; }, 200));
+}
+
+TEST_CASE("in a brownout answers of batch are cut, others stay as they are", "[router]") {
+    RouterOptions options;
+    options.scheduler.admission.level_max = 0;
+    options.scheduler.admission.brownout_batch_tokens = 100;
+    Fixture f(options);
+    f.join("w0", 4, "smol", "north");
+    TestWorker& stays = f.join("w1", 4, "smol", "south");
+    f.workers[0]->answerer.reset();
+    REQUIRE(f.until([&] { return f.router->scheduler().admission().brownout(); }));
+    const std::string body = R"({"model":"smol","max_tokens":4000,"messages":[]})";
+    pipe::Envelope batch;
+    batch.cls = pipe::Class::batch;
+    REQUIRE(f.asker->ask("batch", batch, body).has_value());
+    REQUIRE(f.asker->ask("online", {}, body).has_value());
+    REQUIRE(f.until([&] { return stays.asks.size() == 2; }));
+    for (const pipe::Ask& ask : stays.asks)
+        CHECK(ask.body == (ask.id == "batch" ? R"({"model":"smol","max_tokens":100,"messages":[]})" : body));
+    CHECK(f.router->counters().shortened == 1);
 }
