@@ -17,9 +17,10 @@ std::optional<Rollouts::Route> Rollouts::route(const Catalogue& catalogue, std::
             const rollout::Assigned to = rollout.assign(unit);
             return Route{to.canary ? rollout.spec().canary : rollout.spec().stable, at, to};
         }
-        // The row of the alias follows in a moment.
-        const auto points = catalogue.resolve(at);
-        if (rollout.state() == State::done && points == rollout.spec().stable)
+        // Until the row of the alias has followed; then the row is right, whoever changes it.
+        const auto written = written_.find(at);
+        if (rollout.state() == State::done &&
+            (written == written_.end() || written->second != rollout.spec().id))
             return Route{rollout.spec().canary, {}, {}};
     }
     auto hash = catalogue.resolve(name);
@@ -75,10 +76,11 @@ void Rollouts::pointed(const std::string& alias, const std::string& hash, int64_
     changed_.insert(alias);
 }
 
-base::Result<void> Rollouts::restore(std::string_view json) {
+base::Result<void> Rollouts::restore(std::string_view json, bool in_store) {
     auto restored = Rollout::restore(json);
     if (!restored) return base::fail(restored.error());
     const std::string alias = restored->spec().alias;
+    if (in_store && restored->state() == State::done) written_[alias] = restored->spec().id;
     const auto found = all_.find(alias);
     if (found != all_.end()) {
         const auto& here = found->second;

@@ -39,13 +39,15 @@ class Rollouts {
     // The alias was pointed elsewhere by hand: a running rollout of another stable version ends.
     void pointed(const std::string& alias, const std::string& hash, int64_t now_ms);
     // Puts what was kept in the place of what is here, if that is older or not there.
-    base::Result<void> restore(std::string_view json);
+    // in_store: from the alias's row, whose target is the rollout's from then on.
+    base::Result<void> restore(std::string_view json, bool in_store);
     void note(const std::string& alias) { changed_.insert(alias); }
     std::set<std::string> take_changes() { return std::exchange(changed_, {}); }
     const std::map<std::string, rollout::Rollout>& all() const { return all_; }
 
   private:
     std::map<std::string, rollout::Rollout> all_;
+    std::map<std::string, std::string> written_;  // alias → the rollout whose end is in its row
     std::set<std::pair<std::string, std::string>> latched_;  // alias, hash
     std::set<std::string> changed_;
 };

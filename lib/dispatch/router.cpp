@@ -300,7 +300,7 @@ void Router::on_end(const std::string& id, const pipe::EndMeta& meta) {
     }
     if (move(id, running, meta)) return pump();
     ++counters_.ended;
-    count(running, meta);
+    count(id, running, meta);
     scheduler_.ended(running.job.ticket, meta.cost_s, meta.usage, meta.ok(),
                      options_.clock->mono_ms());
     if (running.job.shadow)

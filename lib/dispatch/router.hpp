@@ -134,6 +134,7 @@ class Router {
         void on_credit(const std::string& id, uint32_t available) override {
             router.on_credit(id, available);
         }
+        void on_refused_late(const std::string& id) override { router.refused_late(id); }
     };
     struct WorkerSide final : pipe::AskerHandler {
         explicit WorkerSide(Router& r) : router(r) {}
@@ -174,7 +175,8 @@ class Router {
     struct Probe;
     void probe_next();
     void probe_ended(const pipe::EndMeta& end);
-    void count(const Running& running, const pipe::EndMeta& end);
+    void count(const std::string& id, const Running& running, const pipe::EndMeta& end);
+    void refused_late(const std::string& id);  // a filter stopped the end of an answer
     void shadow(const Job& job);
     void reroute(const std::string& alias);
     void take_steps(int64_t now_ms);
@@ -200,11 +202,17 @@ class Router {
     uint64_t waiting_bytes_ = 0, kept_bytes_ = 0;
     std::unordered_map<std::string, Running> running_;
     RouterCounters counters_;
-    static constexpr size_t kVersionsKept = 65'536, kShadowsMax = 16;
+    static constexpr size_t kVersionsKept = 65'536, kShadowsMax = 16, kCountedKept = 4096;
     Rollouts rollouts_;
     std::set<pipe::Peer> said_bye_;
     std::unordered_map<std::string, std::string> versions_;  // request → hash, of canaries
     std::deque<std::string> versions_order_;
+    struct Counted {
+        std::string alias;
+        rollout::Assigned assigned;
+    };
+    std::unordered_map<std::string, Counted> counted_;  // ended just now
+    std::deque<std::string> counted_order_;
     std::unique_ptr<Probe> probe_;
     size_t shadows_ = 0;
     bool draining_ = false, pumping_ = false;

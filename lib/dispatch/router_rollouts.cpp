@@ -169,7 +169,7 @@ void Router::probe_ended(const pipe::EndMeta& end) {
     probe_next();
 }
 
-void Router::count(const Running& running, const pipe::EndMeta& end) {
+void Router::count(const std::string& id, const Running& running, const pipe::EndMeta& end) {
     const Job& job = running.job;
     if (job.alias.empty()) return;
     Rollout* const rollout = rollouts_.find(job.alias);
@@ -190,6 +190,22 @@ void Router::count(const Running& running, const pipe::EndMeta& end) {
     }
     outcome.prompt_bytes = job.ask.body.size();
     rollout->outcome(job.assigned, outcome);
+    if (outcome.error || outcome.filtered || job.shadow) return;
+    if (!counted_.insert_or_assign(id, Counted{job.alias, job.assigned}).second) return;
+    counted_order_.push_back(id);
+    if (counted_order_.size() <= kCountedKept) return;
+    counted_.erase(counted_order_.front());
+    counted_order_.pop_front();
+}
+
+// The filter judges behind the stream: its word on the last tokens comes after our END.
+void Router::refused_late(const std::string& id) {
+    const auto at = counted_.find(id);
+    if (at == counted_.end()) return;
+    const Counted counted = std::move(at->second);
+    at->second.alias.clear();  // once
+    if (rollout::Rollout* const rollout = rollouts_.find(counted.alias))
+        rollout->filtered(counted.assigned);
 }
 
 void Router::shadow(const Job& of) {

@@ -119,6 +119,8 @@ void Answerer::on_message(Peer peer, Message message) {
         case Verb::cancel: {
             const auto meta = parse_cancel_meta(message.meta);
             const auto at = live_.find(message.id);
+            if (meta && at == live_.end() && meta->reason == "refused")
+                return handler_.on_refused_late(message.id);
             if (!meta || at == live_.end() || at->second.attempt != meta->attempt ||
                 at->second.cancelled)
                 return;

@@ -41,6 +41,8 @@ class AnswererHandler {
     virtual ~AnswererHandler() = default;
     virtual void on_ask(Ask ask) = 0;
     virtual void on_cancel(const std::string& id, uint32_t attempt, Cancel why) = 0;
+    // The asker, a filter, stopped an answer whose END was sent already.
+    virtual void on_refused_late(const std::string& /*id*/) {}
     virtual void on_credit(const std::string& /*id*/, uint32_t /*available*/) {}
     virtual void on_tag(const std::string& /*id*/, double /*tag*/) {}
     virtual void on_peer_up(Peer, const HelloMeta&) {}

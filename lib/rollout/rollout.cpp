@@ -158,11 +158,7 @@ void Rollout::outcome(const Assigned& assigned, const Outcome& outcome) {
         errors_.add(canary);
     }
     if (shadow() && canary) return;
-    if (outcome.filtered && !shadow()) {
-        ++seen_[canary].filtered;
-        ++all_filtered_[canary];
-        filter_.add(canary);
-    }
+    if (outcome.filtered) filtered(assigned);
     const auto late = [this, canary](double value, double& p95, Spread& baseline, Spread over[2],
                                Evidence& evidence) {
         if (value < 0) return;
@@ -179,6 +175,13 @@ void Rollout::outcome(const Assigned& assigned, const Outcome& outcome) {
     const size_t size = size_of(outcome.prompt_bytes);
     late(outcome.ttft_ms, ttft_p95_[size], baseline_ttft_[size], ttft_over_, ttft_);
     late(outcome.itl_ms, itl_p95_, baseline_itl_, itl_over_, itl_);
+}
+
+void Rollout::filtered(const Assigned& assigned) {
+    if (!running() || shadow() || assigned.stage != stage_) return;
+    ++seen_[assigned.canary].filtered;
+    ++all_filtered_[assigned.canary];
+    filter_.add(assigned.canary);
 }
 
 void Rollout::golden(uint32_t wrong, uint32_t of, int64_t now_ms, const std::string& first) {

@@ -109,6 +109,7 @@ class Rollout {
     bool copies(std::string_view request) const;  // shadow stage: this one is to be copied
     void assigned(const Assigned& assigned);      // for the ratio of requests
     void outcome(const Assigned& assigned, const Outcome& outcome);
+    void filtered(const Assigned& assigned);  // one that was an outcome already
     void golden(uint32_t wrong, uint32_t of, int64_t now_ms, const std::string& first);
     void crashed(const std::string& how, int64_t now_ms);  // a worker of the canary's
     // Call after outcomes: true where the state or the stage changed.

@@ -270,4 +270,4 @@ def run_tests(namespace):
         except Exception:
             failed += 1
             print(f"FAIL  {name}\n{traceback.format_exc()}", flush=True)
-    sys.exit(1 if failed else 0)
+    sys.exit(1 if failed or failures else 0)

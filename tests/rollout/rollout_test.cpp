@@ -234,3 +234,21 @@ TEST_CASE("no version is promoted on times that nothing is known of") {
     CHECK(rollout.look(2));
     CHECK(rollout.state() == State::done);
 }
+
+TEST_CASE("what a filter stops after the end of an answer counts once it is told") {
+    Rollout rollout(spec("50,100"), 0);
+    Outcome outcome;
+    outcome.ttft_ms = 10;
+    for (int i = 0; i < 200; ++i) {
+        const Assigned to = rollout.assign("conversation " + std::to_string(i));
+        rollout.outcome(to, outcome);
+        if (to.canary || i % 10 == 0) rollout.filtered(to);
+        if (to.canary) rollout.filtered({true, 7});  // of another stage: does not count
+    }
+    REQUIRE(rollout.look(1));
+    CHECK(rollout.state() == State::rolled_back);
+    CHECK(rollout.steps().back().why.find("as many of its answers") != std::string::npos);
+    const std::string report = rollout.report_json();
+    CHECK(report.find("\"filtered\":" + std::to_string(rollout.requests(true))) !=
+          std::string::npos);
+}

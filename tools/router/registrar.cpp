@@ -153,7 +153,7 @@ void Registrar::refresh() {
     router_->catalogue().replace(versions, names);
     for (const auto& row : *aliases) {
         if (row.rollout != "{}")
-            if (auto known = router_->rollouts().restore(row.rollout); !known)
+            if (auto known = router_->rollouts().restore(row.rollout, true); !known)
                 base::log(Level::error, "rollout.unreadable",
                           {{"alias", row.name}, {"why", known.error().what}});
         if (const auto hash = router_->catalogue().resolve(row.target))

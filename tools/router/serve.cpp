@@ -186,7 +186,7 @@ void restore_rollouts(dispatch::Router& router, const std::string& path) {
     if (!lines) return;  // none yet
     for (size_t from = 0; from < lines->size();) {
         const size_t end = std::min(lines->find('\n', from), lines->size());
-        if (auto known = router.rollouts().restore(lines->substr(from, end - from)); !known)
+        if (auto known = router.rollouts().restore(lines->substr(from, end - from), false); !known)
             base::log(Level::warn, "rollouts.unreadable",
                       {{"path", path}, {"why", known.error().what}});
         from = end + 1;
