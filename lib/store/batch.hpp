@@ -135,6 +135,10 @@ std::vector<Ulid> usage_sums(const Ulid& org, const Ulid& user, const std::optio
 // Puts a conversation, and moves it in its user's list when updated_ms changed.
 Result<void> put_conv(Batch& batch, const ConvRow& row, std::optional<int64_t> old_updated_ms);
 
+// Out of sight at once; gc takes its messages, which may be many, in small steps.
+Result<void> erase_conv(Batch& batch, const Ulid& org, const Ulid& user, const Ulid& conv,
+                        int64_t updated_ms);
+
 // The handlers, by command name; nullptr for an unknown one.
 using Handler = Step (*)(Batch&, Fields&);
 Handler find_handler(std::string_view command);
@@ -189,6 +193,10 @@ Step do_user_erase(Batch&, Fields&);
 Step do_conversation_import(Batch&, Fields&);
 // writer_gc.cpp
 Step do_gc(Batch&, Fields&);
+// writer_retention.cpp: a piece of the walk over what orgs keep for a time only, `rows` looked at at most;
+// where the next piece begins, "" after the last.
+Result<std::string> collect_idle(Batch& batch, std::string from, size_t rows);
+Result<std::string> collect_old_batches(Batch& batch, std::string from, size_t rows);
 
 // Idempotency rows, shared by send, idem_* and charge.
 Result<std::optional<IdemRow>> find_idem(Batch& batch, std::string_view key);  // expired = none

@@ -66,6 +66,7 @@ std::string OrgCreate::json() const {
         .need("name", name)
         .number("weight", weight)
         .raw("limits", limits)
+        .number("retention_ms", retention_ms)
         .done();
 }
 std::string KeyCreate::json() const {
@@ -81,6 +82,7 @@ std::string KeyCreate::json() const {
 std::string OrgUpdate::json() const {
     Body body("org_update");
     body.need("org", org).number("weight", weight).number("disabled", disabled);
+    body.number("retention_ms", retention_ms);
     if (limits) body.writer().key("limits").raw(*limits);
     return body.done();
 }

@@ -26,6 +26,7 @@ struct OrgCreate {
     std::string name;
     double weight = 1.0;
     std::string limits = "{}";
+    int64_t retention_ms = 0;  // as in OrgRow
     std::string json() const;
 };
 
@@ -52,6 +53,7 @@ struct OrgUpdate {
     std::optional<std::string> limits = {};  // raw JSON
     std::optional<double> weight = {};
     std::optional<bool> disabled = {};
+    std::optional<int64_t> retention_ms = {};
     std::string json() const;
 };
 

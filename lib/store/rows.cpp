@@ -46,7 +46,8 @@ std::string to_json(const OrgRow& row) {
     w.object();
     put_id(w, "id", kOrg, row.id);
     w.field("name", row.name).field("weight", row.weight).key("limits").raw(row.limits);
-    w.field("created_ms", row.created_ms).field("disabled", row.disabled).end();
+    w.field("created_ms", row.created_ms).field("disabled", row.disabled);
+    w.field("retention_ms", row.retention_ms).end();
     return out;
 }
 template <>
@@ -57,7 +58,7 @@ Result<OrgRow> from_json(std::string_view json) {
     Fields f(*object);
     f.id("id", kOrg, row.id).text("name", row.name, true).real("weight", row.weight);
     f.raw("limits", row.limits, RawKind::object).number("created_ms", row.created_ms);
-    f.flag("disabled", row.disabled);
+    f.flag("disabled", row.disabled).number("retention_ms", row.retention_ms);
     return finish(f, std::move(row));
 }
 

@@ -33,7 +33,11 @@ struct OrgRow {
         "{}";  // raw JSON object: requests, input_tokens, output_tokens per minute, spend
     int64_t created_ms = 0;
     bool disabled = false;  // every key answers like a revoked one
+    int64_t retention_ms = 0;  // conversations idle for longer are deleted, and old batches; 0: never
 };
+
+inline constexpr int64_t kRetentionMin = 24ll * 3600 * 1000;
+inline constexpr int64_t kRetentionMax = 36'500 * kRetentionMin;
 
 struct UserRow {
     Ulid id;

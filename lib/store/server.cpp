@@ -65,7 +65,7 @@ struct Server::Impl final : pipe::AnswererHandler {
     zmq::context_t context;
     std::optional<zmq::socket_t> changes;
     std::deque<Waiting> waiting;
-    std::string gc_streams, gc_feed, gc_boots;
+    std::string gc_streams, gc_feed, gc_boots, gc_idle, gc_batches;
     bool gc_due = false;
     int64_t longest_ns = 0;
     size_t expected =
@@ -197,10 +197,11 @@ struct Server::Impl final : pipe::AnswererHandler {
 
     Result<void> collect() {
         gc_due = false;
-        auto outcome = writer->apply_one(
-            fmt::format(R"({{"command":"gc","streams":"{}","feed":"{}","boots":"{}"}})", gc_streams,
-                        gc_feed, gc_boots));
+        auto outcome = writer->apply_one(fmt::format(
+            R"({{"command":"gc","streams":"{}","feed":"{}","boots":"{}","idle":"{}","batches":"{}"}})",
+            gc_streams, gc_feed, gc_boots, gc_idle, gc_batches));
         if (!outcome) return fail(outcome.error());
+        publish();
         if (outcome->refused) return {};  // a full disk, or a bad row that check will name
         simdjson::dom::parser parser;
         const simdjson::padded_string reply(outcome->json);
@@ -211,6 +212,8 @@ struct Server::Impl final : pipe::AnswererHandler {
         take("streams", gc_streams);
         take("feed", gc_feed);
         take("boots", gc_boots);
+        take("idle", gc_idle);
+        take("batches", gc_batches);
         return {};
     }
 

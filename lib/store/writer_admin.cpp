@@ -39,15 +39,22 @@ std::optional<std::string> bad_name(std::string_view what, std::string_view name
     return std::nullopt;
 }
 
+std::optional<std::string> bad_retention(int64_t ms) {
+    if (ms == 0 || (ms >= kRetentionMin && ms <= kRetentionMax)) return std::nullopt;
+    return "retention should be a day at least and 36,500 at most, or 0 for no end";
+}
+
 }  // namespace
 
 Step do_org_create(Batch& batch, Fields& f) {
     OrgRow row;
     f.text("name", row.name, true)
         .real("weight", row.weight)
-        .raw("limits", row.limits, RawKind::object);
+        .raw("limits", row.limits, RawKind::object)
+        .number("retention_ms", row.retention_ms);
     if (!f.ok()) return refuse(Errc::invalid, f.error());
     if (auto bad = bad_name("the name", row.name)) return refuse(Errc::invalid, *bad);
+    if (auto bad = bad_retention(row.retention_ms)) return refuse(Errc::invalid, *bad);
     if (!(row.weight > 0 && row.weight <= 1e6))
         return refuse(Errc::invalid, "weight should be above 0");
     if (parse_id(kOrg, row.name))
@@ -74,17 +81,23 @@ Step do_org_update(Batch& batch, Fields& f) {
     std::optional<std::string> limits;
     std::optional<bool> disabled;
     double weight = 0;
+    std::optional<uint64_t> retention;
     f.text("org", org, true)
         .raw("limits", limits, RawKind::object)
         .flag("disabled", disabled)
-        .real("weight", weight);
+        .real("weight", weight)
+        .number("retention_ms", retention);
     if (!f.ok()) return refuse(Errc::invalid, f.error());
+    if (retention)
+        if (auto bad = bad_retention(static_cast<int64_t>(*retention)))
+            return refuse(Errc::invalid, *bad);
     if (weight < 0 || weight > 1e6) return refuse(Errc::invalid, "weight should be above 0");
     auto row = need_org(batch, org);
     if (!row) return tl::unexpected(row.error());
     if (limits) row->limits = *limits;
     if (disabled) row->disabled = *disabled;
     if (weight > 0) row->weight = weight;
+    if (retention) row->retention_ms = static_cast<int64_t>(*retention);
     if (auto done = batch.put(Table::org, keys::of(row->id), to_json(*row)); !done)
         return refuse(done.error());
     if (auto done = batch.change("org.updated", row->id, {}, {}); !done)

@@ -78,6 +78,17 @@ Result<void> put_conv(Batch& batch, const ConvRow& row, std::optional<int64_t> o
     return batch.put(Table::conv, keys::of(row.id), to_json(row));
 }
 
+Result<void> erase_conv(Batch& batch, const Ulid& org, const Ulid& user, const Ulid& conv,
+                        int64_t updated_ms) {
+    for (auto done : {batch.erase(Table::conv_user, keys::conv_user(user, updated_ms, conv)),
+                      batch.erase(Table::conv, keys::of(conv)),
+                      batch.erase(Table::read, keys::pair(user, conv)),
+                      batch.put(Table::trash, keys::of(conv), "{}")})
+        if (!done) return done;
+    return batch.change("conversation.deleted", org, user,
+                        member("conversation", show_id(kConv, conv)));
+}
+
 Step do_conversation_create(Batch& batch, Fields& f) {
     ConvRow row;
     std::string user_name;
@@ -159,16 +170,7 @@ Step do_conversation_delete(Batch& batch, Fields& f) {
     if (!f.ok()) return refuse(Errc::invalid, f.error());
     auto row = need_conv(batch, org, user, conv);
     if (!row) return tl::unexpected(row.error());
-    // The messages may be many: they are out of sight now, and gc takes them away in small steps.
-    for (auto done : {batch.erase(Table::conv_user, keys::conv_user(user, row->updated_ms, conv)),
-                      batch.erase(Table::conv, keys::of(conv)),
-                      batch.erase(Table::read, keys::pair(user, conv)),
-                      batch.put(Table::trash, keys::of(conv), "{}")}) {
-        if (!done) return refuse(done.error());
-    }
-    if (auto done = batch.change("conversation.deleted", org, user,
-                                 member("conversation", show_id(kConv, conv)));
-        !done)
+    if (auto done = erase_conv(batch, org, user, conv, row->updated_ms); !done)
         return refuse(done.error());
     return Said{};
 }

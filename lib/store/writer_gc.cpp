@@ -1,4 +1,5 @@
-// What time takes away: idempotency keys, journals, feeds, replies of dead askers, deleted conversations.
+// What time takes away: idempotency keys, journals, feeds, replies of dead askers, deleted conversations,
+// and what an org keeps for a time only.
 //
 // One command looks at gc_rows_max rows in all and says where it stopped ("next"); the next one is given
 // that back. Tables without an index by time are walked round and round, a piece at a time: an expired
@@ -188,14 +189,15 @@ Result<std::string> collect_boots(Batch& batch, std::string from, Budget& budget
 }  // namespace
 
 Step do_gc(Batch& batch, Fields& f) {
-    std::string streams, feed, boots;
+    std::string streams, feed, boots, idle, batches;
     f.text("streams", streams).text("feed", feed).text("boots", boots);
+    f.text("idle", idle).text("batches", batches);
     if (!f.ok()) return refuse(Errc::invalid, f.error());
     const auto unhex = [](const std::string& text) {
         return base::unhex(text).value_or(std::string{});
     };
     // A share each, so that a flood in one table does not starve the others.
-    const size_t share = std::max<size_t>(1, batch.options().gc_rows_max / 5);
+    const size_t share = std::max<size_t>(1, batch.options().gc_rows_max / 6);
     Budget budget{share};
     if (auto done = collect_idem(batch, budget); !done) return refuse(done.error());
     budget.left = share;
@@ -210,7 +212,12 @@ Step do_gc(Batch& batch, Fields& f) {
     budget.left = share;
     auto next_boots = collect_boots(batch, unhex(boots), budget);
     if (!next_boots) return refuse(next_boots.error());
-    return Said{member("streams", base::hex(*next_streams)) +
+    auto next_idle = collect_idle(batch, unhex(idle), share);
+    if (!next_idle) return refuse(next_idle.error());
+    auto next_batches = collect_old_batches(batch, unhex(batches), share / 8 + 1);
+    if (!next_batches) return refuse(next_batches.error());
+    return Said{member("idle", base::hex(*next_idle)) +
+                    member("batches", base::hex(*next_batches)) + member("streams", base::hex(*next_streams)) +
                     member("feed", base::hex(*next_feed)) + member("boots", base::hex(*next_boots)),
                 {}};
 }

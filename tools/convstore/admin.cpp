@@ -44,6 +44,7 @@ Result<void> make_org(const Options& o) {
     command.name = o.name;
     command.weight = o.weight;
     command.limits = o.limits;
+    command.retention_ms = o.retention_ms;
     auto reply = hand.run(command.json());
     if (!reply) return fail(reply.error());
     const std::string id = Hand::text(*reply, "/org");
@@ -64,8 +65,13 @@ Result<void> change_org(const Options& o) {
     }
     if (o.new_weight > 0) command.weight = o.new_weight;
     if (!o.disabled.empty()) command.disabled = o.disabled == "yes";
-    if (!command.limits && !command.weight && !command.disabled)
-        return fail(Errc::usage, "org update needs --limits, --weight or --disabled");
+    if (o.no_retention && o.retention_ms > 0)
+        return fail(Errc::usage, "say --retention or --no-retention, not both");
+    if (o.retention_ms > 0) command.retention_ms = o.retention_ms;
+    if (o.no_retention) command.retention_ms = 0;
+    if (!command.limits && !command.weight && !command.disabled && !command.retention_ms)
+        return fail(Errc::usage,
+                    "org update needs --limits, --weight, --retention or --disabled");
     Hand hand(o);
     if (auto reached = hand.reach(); !reached) return reached;
     auto reply = hand.run(command.json());

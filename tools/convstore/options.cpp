@@ -161,11 +161,16 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     org_create.option("NAME", o.name, "its name, unique in this store").required();
     org_create.option("--weight", o.weight, "its share in the fair queue");
     org_create.option("--limits", o.limits, "JSON object of limits");
+    org_create.duration("--retention", o.retention_ms,
+                        "delete conversations that are idle for longer; 0 is never");
     auto org_update = org.verb("update", "change an org");
     admin(org_update, o);
     org_update.option("ORG", o.org, "name or id of the org").required();
     org_update.option("--weight", o.new_weight, "its share in the fair queue; 0 leaves it");
     org_update.option("--limits", o.new_limits, "JSON object of limits, instead of those it has");
+    org_update.duration("--retention", o.retention_ms,
+                        "delete conversations that are idle for longer; 0 leaves it");
+    org_update.flag("--no-retention", o.no_retention, "delete none by themselves");
     org_update.option("--disabled", o.disabled, "refuse all its keys, or take them again")
         .choices({"yes", "no"});
     auto org_list = org.verb("list", "list the orgs");

@@ -40,10 +40,11 @@ struct Options {
     std::vector<std::string> scopes, models;
     double weight = 1.0;
     int64_t expires_in_ms = 0;
+    int64_t retention_ms = 0;
     // org update, key update: "" and 0 leave what there is
     std::string new_limits, disabled;
     double new_weight = 0;
-    bool no_expiry = false, all_scopes = false, all_models = false;
+    bool no_retention = false, no_expiry = false, all_scopes = false, all_models = false;
     int64_t grace_ms = 0;
     int64_t wait_ms = 5000;
     bool password_stdin = false;
