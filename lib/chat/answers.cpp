@@ -36,12 +36,12 @@ void Answers::tick() {
     walked.swap(walk_);
     for (auto& answer : walked) {
         if (!answer->over()) answer->tick();
-        const auto found = answers_.find(answer->id());
-        if (found == answers_.end() || found->second.answer != answer) continue;
         if (!answer->over() || !answer->stream()->ended()) {
             walk_.push_back(std::move(answer));
             continue;
         }
+        const auto found = answers_.find(answer->id());
+        if (found == answers_.end() || found->second.answer != answer) continue;
         Entry& entry = found->second;
         // The last one may go with them, and its id.
         const std::shared_ptr<AnswerHost> host = std::move(entry.host);
