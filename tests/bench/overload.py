@@ -7,6 +7,8 @@ Capacity is what a closed loop of --concurrency requests gets. Then Poisson arri
 --slo-ms for its first token (x-slo-ttft-ms); good is who met it. Requests of --orgs organizations, a loadgen each. Beside the
 load a client with the key of one of them asks ten times a second: how long a refusal takes, and whether it says when to come again.
 With --anchor llama.cpp's server (16 slots) gets the same arrivals, by its own capacity, in columns of their own.
+`cores`: what the worker had of the processors. Where a row above capacity has less than the others, the host gave it to others,
+and the row says nothing of the pipeline.
 Exit status 1 with --check where goodput at 4 times is below 90 % of the peak, a refusal's median at 4 or 10 times takes 20 ms, or
 one comes without retry-after.
 """
@@ -33,6 +35,12 @@ def loadgen(p, key, *arguments):
     return subprocess.Popen([os.path.join(harness.BIN, "loadgen"), "run", "--url", f"http://{p.host}:{p.port}", "--model", p.model, "--json",
                              "--prompt", PROMPT, "--max-tokens", str(TOKENS), *arguments],
                             env=dict(os.environ, PARLEY_API_KEY=key), stdout=subprocess.PIPE, text=True)
+
+
+def cpu_s(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def reports(runs):
@@ -115,9 +123,12 @@ def main():
             stop, refusals = threading.Event(), []
             prober_thread = threading.Thread(target=probe, args=(p, orgs[0].key, args.slo_ms, stop, refusals, bad))
             prober_thread.start()
+            worker, began = p.pid("infer-worker-0"), time.monotonic()
+            worker_s = cpu_s(worker)
             got = reports([loadgen(p, o.key, "--rate", f"{load * capacity / args.orgs:.4f}", "--seed", str(i), "--warmup", warmup, "--duration",
                                    f"{seconds}s", "--slo-ttft", f"{args.slo_ms}ms", "--slo-header") for i, o in enumerate(orgs)])
             stop.set()
+            cores = (cpu_s(worker) - worker_s) / (time.monotonic() - began)
             prober_thread.join()
             status = {}
             for r in got:
@@ -125,7 +136,7 @@ def main():
                     status[code] = status.get(code, 0) + n
             rows.append({"load": load, "offered_per_s": load * capacity, "goodput_per_s": sum(r["goodput_per_s"] for r in got),
                          "ttft_p50_ms": statistics.median(r["ttft_ms"].get("p50", 0) for r in got), "ttft_p99_ms": max(r["ttft_ms"].get("p99", 0) for r in got),
-                         "status": status, "refusals_seen": len(refusals), "refusal_p50_ms": statistics.median(refusals) if refusals else None,
+                         "status": status, "worker_cores": cores, "refusals_seen": len(refusals), "refusal_p50_ms": statistics.median(refusals) if refusals else None,
                          "refusal_p99_ms": sorted(refusals)[int(0.99 * len(refusals))] if refusals else None})
             time.sleep(2)
     peak = max(row["goodput_per_s"] for row in rows)
@@ -136,12 +147,12 @@ def main():
         print(json.dumps({"capacity_per_s": capacity, "slo_ms": args.slo_ms, "rows": rows, "kept_at_4": kept, "anchor": other}))
     else:
         print(f"capacity {capacity:.2f} requests/s; good: first token within {args.slo_ms} ms")
-        print("load  offered/s  goodput/s  of peak  TTFT p50  p99 ms   refusal p50  p99 ms  HTTP" + ("      llama.cpp goodput/s  of peak  TTFT p50" if other else ""))
+        print("load  offered/s  goodput/s  of peak  TTFT p50  p99 ms   refusal p50  p99 ms  cores  HTTP" + ("      llama.cpp goodput/s  of peak  TTFT p50" if other else ""))
         other_peak = max(row["goodput_per_s"] for row in other["rows"]) or 1 if other else 1
         for i, row in enumerate(rows):
             took = "       -       -" if row["refusal_p50_ms"] is None else f"{row['refusal_p50_ms']:8.1f}{row['refusal_p99_ms']:8.1f}"
             line = (f"{row['load']:4}  {row['offered_per_s']:9.1f}  {row['goodput_per_s']:9.2f}  {100 * row['goodput_per_s'] / peak:5.0f} %  "
-                    f"{row['ttft_p50_ms']:8.0f} {row['ttft_p99_ms']:7.0f}  {took}      {row['status']}")
+                    f"{row['ttft_p50_ms']:8.0f} {row['ttft_p99_ms']:7.0f}  {took}  {row['worker_cores']:5.2f}  {row['status']}")
             if other:
                 o = other["rows"][i]
                 line += f"      {o['goodput_per_s']:9.2f}  {100 * o['goodput_per_s'] / other_peak:5.0f} %  {o['ttft_p50_ms'] or 0:8.0f}"

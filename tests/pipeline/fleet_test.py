@@ -94,6 +94,13 @@ def main():
     worker("one", *joined, "--curve-key", one_key, "--zone", "north")
     check("a worker whose key is listed is known by its HELLO, with its zone", wait(lambda: workers() == {"one": "north"}), log("one"))
 
+    code, table, _ = tool("router", "status")
+    check("the table shows it with its zone", code == 0 and re.search(r"^WORKER +ZONE ", table, re.M) and re.search(r"^one +north ", table, re.M), table)
+    watch = subprocess.Popen([os.path.join(BIN, "router"), "status", "--watch"], env=dict(os.environ, PARLEY_STATE=state), stdout=subprocess.PIPE, text=True)
+    time.sleep(2.5)
+    watch.terminate()
+    check("status --watch says it again every second", 2 <= watch.communicate()[0].count("WORKER") <= 4)
+
     worker("stranger", *joined, "--curve-key", stranger_key)
     check("one whose key is not listed is refused, and the router's log names the key",
           wait(lambda: re.search(r"curve\.refused.*" + re.escape(stranger_public), log("router"))), log("router"))
