@@ -17,7 +17,7 @@ LONG_TOKENS = 3000
 STOPPED = 24  # readers of the long answer that never read
 KIB_PER_STOPPED_READER = 128  # chatd's --client-buffer of 64, and what a connection costs
 
-pipeline = Pipeline(PARLEY_MODEL="/no/such/model.gguf", PARLEY_NOTIFY="no", CHATD_TITLES="off",
+pipeline = Pipeline(PARLEY_MODEL="/no/such/model.gguf", PARLEY_NOTIFY="no", CHATD_TITLES="off", CHATD_CONNECTIONS_PER_ADDRESS=0,
                     PARLEY_SIMULATE="--simulate-step-us=1500 --simulate-tokens=0 --slots-max=256 --kv-blocks=100000")
 
 
