@@ -54,20 +54,23 @@ class Org:
         for thread in self.threads:
             thread.start()
 
-    def stop(self):
+    def stop(self, refused_max=0.1):
         self.stopping = True
         for thread in self.threads:
             thread.join(120)
             assert not thread.is_alive(), "a request hangs"
         # On a machine that others keep busy a flood may be told, rightly, that it is late, or that the filter is; not often.
         bad = [end for end in self.ends if end[0] != "done"]
-        few = len(bad) <= 0.1 * len(self.ends) and all(e[0] == "refused" and e[1]["error"]["type"] in ("rate_limit_error", "overloaded_error") for e in bad)
+        few = len(bad) <= refused_max * len(self.ends) and all(e[0] == "refused" and e[1]["error"]["type"] in ("rate_limit_error", "overloaded_error") for e in bad)
         assert few, (len(bad), len(self.ends), bad[:3])
 
 
 def status(p):
-    done = subprocess.run([os.path.join(BIN, "router"), "status", "--json"], capture_output=True, text=True, timeout=20,
-                          env=dict(os.environ, PARLEY_STATE=p.state))
+    for _ in range(3):  # it waits for 3 s: on a host that stands still that is not always enough
+        done = subprocess.run([os.path.join(BIN, "router"), "status", "--json"], capture_output=True, text=True, timeout=20,
+                              env=dict(os.environ, PARLEY_STATE=p.state))
+        if done.returncode == 0:
+            break
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
