@@ -43,7 +43,8 @@ Router::Router(RouterOptions options, ModelSink& models)
       models_(models),
       asker_side_(*this),
       worker_side_(*this),
-      scheduler_(options.scheduler) {}
+      scheduler_(options.scheduler),
+      breakers_(options.breaker) {}
 Router::~Router() = default;
 
 void Router::connect(pipe::Answerer& askers, pipe::Asker& workers) {
@@ -186,6 +187,9 @@ void Router::start(const Started& started) {
     auto asked = workers_->ask(started.worker, id, envelope, std::move(body));
     if (asked) {
         ++counters_.dispatched;
+        if (const Worker* worker = workers().find(started.worker);
+            worker != nullptr && breakers_.started({worker->name, running.job.model}))
+            obey(started.worker, running.job.model);
         if (running.job.kept) kept_bytes_ += running.job.bytes();
         running_[id] = std::move(running);
         return;
@@ -294,6 +298,7 @@ void Router::on_end(const std::string& id, const pipe::EndMeta& meta) {
     Running running = std::move(at->second);
     running_.erase(at);
     if (running.job.kept) kept_bytes_ -= running.job.bytes();
+    breaker_ended(running, meta);
     if (meta.reason == "peer_gone") {
         ++counters_.lost;
         scheduler_.worker_drains(running.worker);  // on_worker_down follows: no more goes there
@@ -318,6 +323,7 @@ void Router::on_end(const std::string& id, const pipe::EndMeta& meta) {
 
 void Router::on_worker_up(pipe::Peer peer, const pipe::HelloMeta& hello) {
     scheduler_.worker_joined(peer, hello);
+    obey_all(peer, hello);
     for (const auto& model : hello.models) catalogue_.add({model.hash, model.name});
     models_.on_worker(hello.name, true, {});
     models_.on_models(peer, hello);
@@ -339,6 +345,7 @@ void Router::WorkerSide::on_peer_hello(pipe::Peer peer, const pipe::HelloMeta& h
                                        std::string body) {
     if (!hello.tok.empty()) return router.models_.on_tokenizer(peer, hello.tok, std::move(body));
     router.scheduler_.worker_joined(peer, hello);
+    router.obey_all(peer, hello);
     for (const auto& model : hello.models) router.catalogue_.add({model.hash, model.name});
     router.models_.on_models(peer, hello);
     router.pump();
@@ -352,6 +359,7 @@ void Router::WorkerSide::on_peer_status(pipe::Peer peer, const pipe::StatusMeta&
 void Router::tick() {
     const int64_t now = options_.clock->mono_ms();
     scheduler_.tick(now);
+    tick_breakers(now);
     for (const Ticket ticket : scheduler_.expire(now)) {
         const std::string id = ids_.at(ticket);
         const Job job = take_waiting(id);
@@ -486,6 +494,14 @@ std::string Router::status_json() const {
             .field("draining", worker.draining)
             .end();
     }
+    w.end().key("breakers").array();
+    for (const auto& [key, breaker] : breakers_.all())
+        w.object()
+            .field("worker", key.first)
+            .field("version", key.second)
+            .field("state", name(breaker.state))
+            .field("opened", breaker.opened)
+            .end();
     w.end().key("rollouts").array();
     for (const auto& [alias, rollout] : rollouts_.all()) w.raw(rollout.report_json());
     w.end().end();

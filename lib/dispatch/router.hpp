@@ -31,6 +31,7 @@
 #include <unordered_map>
 
 #include "base/clock.hpp"
+#include "dispatch/breaker.hpp"
 #include "dispatch/catalogue.hpp"
 #include "dispatch/delivered.hpp"
 #include "dispatch/rollouts.hpp"
@@ -49,6 +50,7 @@ struct RouterOptions {
     int64_t stall_ms = 30'000;               // the same of a stream that has begun
     std::string stages = "2,10,person:50,100";  // of rollouts: rollout::parse_stages
     rollout::Gates gates;
+    BreakerOptions breaker;
     const base::Clock* clock = &base::system_clock();
 };
 
@@ -82,6 +84,7 @@ class Router {
 
     Catalogue& catalogue() { return catalogue_; }
     Rollouts& rollouts() { return rollouts_; }
+    const Breakers& breakers() const { return breakers_; }
     Scheduler& scheduler() { return scheduler_; }
     const Scheduler& scheduler() const { return scheduler_; }
     const Workers& workers() const { return scheduler_.workers(); }
@@ -176,6 +179,11 @@ class Router {
     void probe_next();
     void probe_ended(const pipe::EndMeta& end);
     void count(const std::string& id, const Running& running, const pipe::EndMeta& end);
+    // A breaker may have changed: the scheduler follows.
+    void obey(pipe::Peer worker, const std::string& hash);
+    void breaker_ended(const Running& running, const pipe::EndMeta& end);
+    void obey_all(pipe::Peer worker, const pipe::HelloMeta& hello);
+    void tick_breakers(int64_t now_ms);
     void refused_late(const std::string& id);  // a filter stopped the end of an answer
     void shadow(const Job& job);
     void reroute(const std::string& alias);
@@ -204,6 +212,7 @@ class Router {
     RouterCounters counters_;
     static constexpr size_t kVersionsKept = 65'536, kShadowsMax = 16, kCountedKept = 4096;
     Rollouts rollouts_;
+    Breakers breakers_;
     std::set<pipe::Peer> said_bye_;
     std::unordered_map<std::string, std::string> versions_;  // request → hash, of canaries
     std::deque<std::string> versions_order_;

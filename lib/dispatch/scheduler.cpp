@@ -39,6 +39,12 @@ void Scheduler::worker_joined(WorkerId id, const pipe::HelloMeta& hello) {
     mark(id);
 }
 
+void Scheduler::worker_serves(WorkerId id, const std::string& hash, bool does) {
+    const ModelId model = model_id(hash);
+    workers_.serves(id, model, does);
+    if (does && queue_.any_waiting(model)) open_.insert(model);
+}
+
 void Scheduler::worker_status(WorkerId id, const pipe::StatusMeta& status) {
     workers_.report(id, status);
     const auto flights = flights_.find(id);

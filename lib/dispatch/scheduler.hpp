@@ -72,6 +72,7 @@ class Scheduler {
     void worker_joined(WorkerId id, const pipe::HelloMeta& hello);
     void worker_status(WorkerId id, const pipe::StatusMeta& status);
     void worker_drains(WorkerId id) { workers_.drain(id); }
+    void worker_serves(WorkerId id, const std::string& hash, bool does);  // by its breaker
     void worker_left(WorkerId id);  // after ended() or lost() of what it ran
 
     std::variant<Ticket, Refusal> arrive(const Arrival& arrival, int64_t now_ms);

@@ -73,6 +73,21 @@ void Workers::report(WorkerId id, const pipe::StatusMeta& status) {
     if (status.draining) drain(id);
 }
 
+void Workers::serves(WorkerId id, ModelId model, bool does) {
+    const auto at = workers_.find(id);
+    if (at == workers_.end()) return;
+    auto& ids = at->second.model_ids;
+    const auto place = std::lower_bound(ids.begin(), ids.end(), model);
+    const bool did = place != ids.end() && *place == model;
+    if (did == does) return;
+    unindex(at->second);
+    if (does)
+        ids.insert(place, model);
+    else
+        ids.erase(place);
+    index(at->second);
+}
+
 void Workers::started(WorkerId id, Level level, double predicted_s) {
     const auto at = workers_.find(id);
     if (at == workers_.end()) return;

@@ -31,7 +31,7 @@ struct Worker {
     std::string boot;
     std::string zone;
     std::vector<std::string> models;  // hashes
-    std::vector<ModelId> model_ids;
+    std::vector<ModelId> model_ids;  // those that it gets requests of
     uint32_t slots = 1;
     uint32_t queue = 0;  // what it lets wait beside its slots
     uint32_t in_flight = 0, online = 0;
@@ -56,6 +56,7 @@ class Workers {
     void leave(WorkerId id);
     void drain(WorkerId id);
     void report(WorkerId id, const pipe::StatusMeta& status);
+    void serves(WorkerId id, ModelId model, bool does);  // gets requests of it, or none
     void started(WorkerId id, Level level, double predicted_s);
     void progressed(WorkerId id, double used_s);  // of the load: compute-seconds done
     void ended(WorkerId id, Level level, double load_s, double cost_s);

@@ -134,6 +134,19 @@ base::Result<std::string> table(const std::string& json) {
             text(worker, "name"), text(worker, "zone"), number(worker, "slots"), number(worker, "in_flight"),
             number(worker, "load_s"), number(worker, "kv_free"), number(worker, "longest_ms"),
             number(worker, "served"), number(worker, "cost_s"));
+    simdjson::dom::array breakers;
+    bool first = true;
+    if (document["breakers"].get(breakers) == simdjson::SUCCESS)
+        for (const auto breaker : breakers) {
+            if (text(breaker, "state") == "closed") continue;
+            if (first)
+                out += fmt::format("\n{:<24} {:<13} {:<10} {:>7}\n", "BREAKER", "VERSION", "STATE",
+                                   "OPENED");
+            first = false;
+            out += fmt::format("{:<24} {:<13} {:<10} {:>7.0f}\n", text(breaker, "worker"),
+                               text(breaker, "version").substr(0, 12), text(breaker, "state"),
+                               number(breaker, "opened"));
+        }
     if (const std::string rollouts = rollout_table(document, false, {}); !rollouts.empty())
         out += "\n" + rollouts;
     return out;

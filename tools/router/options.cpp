@@ -36,6 +36,18 @@ void declare_fair(base::Verb& verb, Options& o) {
         .range(0, 1e9);
 }
 
+void declare_breaker(base::Verb& verb, Options& o) {
+    auto& b = o.router.breaker;
+    verb.option("--breaker-errors", b.errors_min,
+                "failures of a version on one worker that stop requests of it there; 0: never");
+    verb.option("--breaker-share", b.share, "of the ends there, that have to be failures")
+        .range(0.01, 1);
+    verb.duration("--breaker-window", b.window_ms, "in which they are counted");
+    verb.duration("--breaker-open", b.open_ms, "until requests probe it; doubled while they fail");
+    verb.duration("--breaker-open-most", b.open_most_ms, "the bound of that");
+    verb.option("--breaker-probes", b.probes, "requests that have to end well").range(1, 1000);
+}
+
 void declare_gates(base::Verb& verb, Options& o) {
     rollout::Gates& g = o.router.gates;
     verb.option("--rollout-stages", o.router.stages,
@@ -91,6 +103,7 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     serve.size("--queue-bytes-max", o.router.bytes_max, "bytes of requests that wait at most");
     declare_fair(serve, o);
     declare_gates(serve, o);
+    declare_breaker(serve, o);
     serve.duration("--ttft", o.router.ttft_ms,
                    "how long a request waits for a worker where it names no bound");
     serve.duration("--stall", o.router.stall_ms, "the same of a stream that lost its worker");

@@ -77,7 +77,15 @@ struct Metrics {
         registry.gauge("router_serves", "1: this router serves; 0: it stands by");
     telemetry::Gauge& wanted =
         registry.gauge("router_workers_wanted", "workers for what waits and runs now");
+    telemetry::Gauge& breakers = registry.gauge(
+        "router_breakers_open", "workers that get no requests of a version, or only probes");
+    telemetry::Counter& breakers_opened =
+        registry.counter("router_breakers_opened_total", "times that a breaker opened");
     void set(const dispatch::Router& router) {
+        breakers.set(
+            static_cast<double>(router.breakers().count(dispatch::Breakers::State::open) +
+                                router.breakers().count(dispatch::Breakers::State::half_open)));
+        raise(breakers_opened, router.breakers().opened());
         waiting.set(static_cast<double>(router.waiting()));
         running.set(static_cast<double>(router.running()));
         workers.set(static_cast<double>(router.workers().all().size()));
