@@ -314,6 +314,15 @@ void Router::on_end(const std::string& id, const pipe::EndMeta& meta) {
         pipe::EndMeta end = meta;
         end.model = running.job.model;
         end.cost_s += running.job.cost_s;
+        // A worker that sees that the first token will be late says so at once: to the caller that is the
+        // refusal which the queue would have given.
+        if (end.status == "timeout_error" && end.reason == "deadline" && running.first_ms == 0 &&
+            !running.job.delivered.begun() && running.job.ask.envelope.ttft_ms > 0) {
+            ++counters_.refused;
+            end.status = "overloaded_error";
+            end.reason = "late";
+            end.message = "Overloaded";
+        }
         if (end.status == "overloaded_error" && end.retry_after_s == 0)
             end.retry_after_s = scheduler_.retry_after_s(scheduler_.model_id(running.job.model));
         askers_->end(id, end);

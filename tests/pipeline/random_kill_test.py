@@ -253,7 +253,9 @@ def test_what_was_acknowledged_is_stored_once_and_read_by_all():
         assert finished == [answer for _, answer, _, _ in user.turns], (user.name, finished, [a for _, a, _, _ in user.turns])
     report = pipeline.convstore("check")
     print(f"      {sum(killed.values())} kills ({', '.join(f'{n} {c}' for n, c in sorted(killed.items()))}): {turns} turns, {readings} readings cut {cuts} times")
-    assert turns >= USERS and cuts > 0, (turns, cuts, report)
+    assert turns >= USERS and sum(killed.values()) > 0, (turns, killed, report)
+    # A few kills may all fall between two answers, or on tools that nobody reads from.
+    assert cuts > 0 or sum(killed.values()) < 20, (turns, cuts, killed)
 
 
 if __name__ == "__main__":

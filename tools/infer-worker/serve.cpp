@@ -250,6 +250,7 @@ int serve(Options o, int argc, const char* const* argv) {
             (*answerer)->drain();
         }
     });
+    bool ran = false;
     while (!loop.stopped()) {
         loop.run_once(0);
         roster.tick();
@@ -267,6 +268,9 @@ int serve(Options o, int argc, const char* const* argv) {
         if (drain_until_ms != 0 &&
             (models.empty() || base::system_clock().mono_ms() >= drain_until_ms))
             break;
+        // What came to rest shows at once, not at the next STATUS.
+        if (ran && !worked) metrics.set(models, models.status());
+        ran = worked;
         if (!worked) loop.run_once(pipe::kTickMs);
     }
     const size_t cut = models.live();
