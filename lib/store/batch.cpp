@@ -1,5 +1,4 @@
 #include "store/batch.hpp"
-#include "store/writer_router.hpp"
 
 namespace parley::store {
 

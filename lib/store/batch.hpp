@@ -191,6 +191,9 @@ Result<void> erase_batch(Batch&, const MessageBatchRow&);
 Step do_user_erase(Batch&, Fields&);
 // writer_import.cpp
 Step do_conversation_import(Batch&, Fields&);
+// writer_router.cpp
+Step do_router_flows_put(Batch&, Fields&);
+Step do_router_flows_get(Batch&, Fields&);
 // writer_gc.cpp
 Step do_gc(Batch&, Fields&);
 // writer_retention.cpp: a piece of the walk over what orgs keep for a time only, `rows` looked at at most;

@@ -296,6 +296,10 @@ std::string AliasSet::json() const {
     if (!rollout.empty()) body.raw("rollout", rollout);
     return body.done();
 }
+std::string RouterFlowsPut::json() const {
+    return Body("router_flows_put").raw("flows", flows).done();
+}
+std::string RouterFlowsGet::json() const { return Body("router_flows_get").done(); }
 std::string NotificationsSet::json() const {
     Body body("notifications_set");
     body.id("org", kOrg, org).id("user", kUser, user).need("user_name", user_name);

@@ -319,6 +319,18 @@ struct AliasSet {
     std::string json() const;
 };
 
+// What a router leaves to its successor: what each flow has used, by organization and level. One row,
+// replaced as a whole, at most 4 MiB: routers take turns, only the one that serves writes. It makes no entry
+// in the change log: nobody follows it, and it changes every second. put → {}; get → {"flows":{…}}, {} where
+// there was never one.
+struct RouterFlowsPut {
+    std::string flows = "{}";  // raw JSON object, the router's own
+    std::string json() const;
+};
+struct RouterFlowsGet {
+    std::string json() const;
+};
+
 // → {}. Makes the user's row where there is none. conflict/changed unless the row has `was`.
 struct NotificationsSet {
     Ulid org, user;

@@ -217,7 +217,8 @@ Step do_gc(Batch& batch, Fields& f) {
     auto next_batches = collect_old_batches(batch, unhex(batches), share / 8 + 1);
     if (!next_batches) return refuse(next_batches.error());
     return Said{member("idle", base::hex(*next_idle)) +
-                    member("batches", base::hex(*next_batches)) + member("streams", base::hex(*next_streams)) +
+                    member("batches", base::hex(*next_batches)) +
+                    member("streams", base::hex(*next_streams)) +
                     member("feed", base::hex(*next_feed)) + member("boots", base::hex(*next_boots)),
                 {}};
 }

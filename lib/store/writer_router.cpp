@@ -1,7 +1,5 @@
 // What routers leave to each other.
-#include "store/writer_router.hpp"
-
-#include "store/router_state.hpp"
+#include "store/batch.hpp"
 
 namespace parley::store {
 
@@ -9,10 +7,6 @@ namespace {
 constexpr std::string_view kFlowsKey = "router.flows";
 constexpr size_t kFlowsMax = 4u << 20;
 }  // namespace
-
-std::string RouterFlowsPut::json() const {
-    return R"({"command":"router_flows_put","flows":)" + flows + "}";
-}
 
 Step do_router_flows_put(Batch& batch, Fields& f) {
     std::string flows;

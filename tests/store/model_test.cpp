@@ -5,7 +5,6 @@
 
 #include "store/check.hpp"
 #include "store/fixture.hpp"
-#include "store/router_state.hpp"
 
 using namespace parley;
 using namespace parley::store;
@@ -204,7 +203,8 @@ TEST_CASE("random commands leave what a simple model says", "[store]") {
     REQUIRE(findings.empty());
 }
 
-TEST_CASE("what a router leaves of its flows is what the next one gets, without a change", "[store]") {
+TEST_CASE("what a router leaves of its flows is what the next one gets, without a change",
+          "[store]") {
     Fixture f;
     const auto said = [&](const std::string& json) {
         auto outcome = f.writer->apply_one(json);

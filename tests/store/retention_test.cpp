@@ -62,7 +62,7 @@ TEST_CASE("a conversation idle for longer than its org keeps it goes with its me
     // Its messages are taken by the steps that take those of any deleted conversation.
     f.run(R"({"command":"gc"})");
     REQUIRE(f.reader->message(old, answer).error().code == Errc::not_found);
-    REQUIRE(f.reader->messages({.conv = old})->rows.empty());
+    REQUIRE(f.reader->messages({old, 50, {}, {}})->rows.empty());
     // Usage stays: numbers without texts.
     REQUIRE_FALSE(f.reader->usage_since(0, 10)->empty());
     REQUIRE(check_store(*f.writer->env())->findings == 0);
