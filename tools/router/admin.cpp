@@ -1,4 +1,6 @@
 // router status, model, alias: what an operator asks of a running router and its store.
+#include "admin.hpp"
+
 #include <fmt/format.h>
 #include <simdjson.h>
 #include <unistd.h>
@@ -8,7 +10,6 @@
 #include <cstdlib>
 
 #include "base/json.hpp"
-#include "options.hpp"
 #include "pipe/asker.hpp"
 #include "store/client.hpp"
 #include "store/commands.hpp"
@@ -56,9 +57,7 @@ base::Result<std::string> ask_router(const Options& o, const std::string& comman
     while (!answer.end && base::system_clock().mono_ms() < until) {
         (*asker)->link().step();
         if (!asked && (*asker)->up())
-            asked = (*asker)
-                        ->ask("status-" + base::random_id(""), {}, command)
-                        .has_value();
+            asked = (*asker)->ask("status-" + base::random_id(""), {}, command).has_value();
         ::usleep(1000);
     }
     if (answer.end && !answer.end->ok() && answer.end->reason == "rollout")
@@ -71,17 +70,6 @@ base::Result<std::string> ask_router(const Options& o, const std::string& comman
 }
 
 namespace {
-
-double number(simdjson::dom::element at, const char* key) {
-    double value = 0;
-    if (at[key].get(value) != simdjson::SUCCESS) value = 0;
-    return value;
-}
-
-std::string text(simdjson::dom::element at, const char* key) {
-    std::string_view value;
-    return at[key].get(value) == simdjson::SUCCESS ? std::string(value) : "?";
-}
 
 constexpr size_t kFlowsShown = 20;
 
@@ -124,16 +112,17 @@ base::Result<std::string> table(const std::string& json) {
     }
     if (rows.size() > kFlowsShown)
         out += fmt::format("… and {} more (--json shows all)\n", rows.size() - kFlowsShown);
-    out += fmt::format("\n{:<24} {:<10} {:>6} {:>8} {:>8} {:>9} {:>12} {:>9} {:>9}\n", "WORKER", "ZONE", "SLOTS",
-                       "RUNNING", "LOAD S", "KV FREE", "LONGEST MS", "SERVED", "COST S");
+    out += fmt::format("\n{:<24} {:<10} {:>6} {:>8} {:>8} {:>9} {:>12} {:>9} {:>9}\n", "WORKER",
+                       "ZONE", "SLOTS", "RUNNING", "LOAD S", "KV FREE", "LONGEST MS", "SERVED",
+                       "COST S");
     simdjson::dom::array workers;
     if (document["workers"].get(workers) != simdjson::SUCCESS) return out;
     for (const auto worker : workers)
         out += fmt::format(
             "{:<24} {:<10} {:>6.0f} {:>8.0f} {:>8.2f} {:>9.0f} {:>12.1f} {:>9.0f} {:>9.2f}\n",
-            text(worker, "name"), text(worker, "zone"), number(worker, "slots"), number(worker, "in_flight"),
-            number(worker, "load_s"), number(worker, "kv_free"), number(worker, "longest_ms"),
-            number(worker, "served"), number(worker, "cost_s"));
+            text(worker, "name"), text(worker, "zone"), number(worker, "slots"),
+            number(worker, "in_flight"), number(worker, "load_s"), number(worker, "kv_free"),
+            number(worker, "longest_ms"), number(worker, "served"), number(worker, "cost_s"));
     simdjson::dom::array breakers;
     bool first = true;
     if (document["breakers"].get(breakers) == simdjson::SUCCESS)
@@ -300,10 +289,9 @@ int rollback_alias(const Options& o) {
                 if (const std::string target = text(each, "target"); target != row.target)
                     before = target;
         if (before.empty())
-            return base::report("router",
-                                {base::Errc::not_found,
-                                 fmt::format("'{}' never pointed at anything but '{}'", o.name,
-                                             row.target)});
+            return base::report("router", {base::Errc::not_found,
+                                           fmt::format("'{}' never pointed at anything but '{}'",
+                                                       o.name, row.target)});
         if (auto known = points_somewhere(o, before); !known)
             return base::report("router", known.error());
         const int done = point(o, before, {}, o.why.empty() ? "rollback" : "rollback: " + o.why);

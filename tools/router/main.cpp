@@ -13,9 +13,9 @@ int main(int argc, char** argv) {
     if (options->parsed.is("model", "list")) return router::list_models(*options);
     if (options->parsed.is("alias", "list")) return router::list_aliases(*options);
     if (options->parsed.is("alias", "set")) return router::set_alias(*options);
+    if (options->parsed.is("alias", "rollback")) return router::rollback_alias(*options);
     if (options->parsed.is("key", "create")) return router::create_key(*options);
     if (options->parsed.is("key", "show")) return router::show_key(*options);
-    if (options->parsed.is("alias", "rollback")) return router::rollback_alias(*options);
     for (const char* verb : {"start", "promote", "abort"})
         if (options->parsed.is("rollout", verb)) return router::rollout_command(*options, verb);
     if (options->parsed.is("rollout", "status")) return router::show_rollouts(*options, false);

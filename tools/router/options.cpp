@@ -26,10 +26,12 @@ void declare_fair(base::Verb& verb, Options& o) {
     verb.option("--calm-windows", s.admission.calm_windows,
                 "windows on end without a standing queue until one step is taken back")
         .range(1, 1000);
-    verb.option("--brownout-batch-tokens", s.admission.brownout_batch_tokens,
-                "max_tokens of batch at most while it is busy, before anything is refused; 0: no cut");
-    verb.option("--late-margin", s.admission.late_margin,
-                "of the time to a request's deadline, what its predicted first event must leave free")
+    verb.option(
+        "--brownout-batch-tokens", s.admission.brownout_batch_tokens,
+        "max_tokens of batch at most while it is busy, before anything is refused; 0: no cut");
+    verb.option(
+            "--late-margin", s.admission.late_margin,
+            "of the time to a request's deadline, what its predicted first event must leave free")
         .range(0, 0.9);
     verb.option("--standing-share", s.admission.standing_share,
                 "of its time, waited even by the luckiest request: above it, load is shed")
@@ -50,9 +52,10 @@ void declare_breaker(base::Verb& verb, Options& o) {
 
 void declare_gates(base::Verb& verb, Options& o) {
     rollout::Gates& g = o.router.gates;
-    verb.option("--rollout-stages", o.router.stages,
-                "shares of a rollout in percent, the last 100; 'shadow' before them copies requests, "
-                "'person:' before one waits for promote");
+    verb.option(
+        "--rollout-stages", o.router.stages,
+        "shares of a rollout in percent, the last 100; 'shadow' before them copies requests, "
+        "'person:' before one waits for promote");
     verb.option("--rollout-requests-min", g.requests_min,
                 "requests of the new version in a stage before the next");
     verb.duration("--rollout-min-time", g.min_ms, "time in a stage before the next");
@@ -98,8 +101,9 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
                  "file of CURVE public keys that get in, one a line");
     serve.flag("--standby", o.standby,
                "where another router serves on this state, wait for its end and take over");
-    serve.duration("--hung-after", o.hung_ms,
-                   "standing by: kill the one that serves when it has stood still so long; 0: never");
+    serve.duration(
+        "--hung-after", o.hung_ms,
+        "standing by: kill the one that serves when it has stood still so long; 0: never");
     serve.size("--queue-bytes-max", o.router.bytes_max, "bytes of requests that wait at most");
     declare_fair(serve, o);
     declare_gates(serve, o);
@@ -131,13 +135,6 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     set.option("NAME", o.name, "the alias").required();
     set.option("MODEL", o.target, "a model's name or hash, or another alias; '' removes the alias")
         .required();
-    auto key = cli.verb("key", "CURVE keys, for workers and filters on other machines");
-    auto create = key.verb("create", "write a secret key, and the public one beside it (.pub)");
-    create.option("FILE", o.key_file, "where the secret key goes; none is written over").required();
-    create.flag("--json", o.json, "one JSON object");
-    auto show = key.verb("show", "print the public key of a secret one");
-    show.option("FILE", o.key_file, "the secret key's file").required();
-    show.flag("--json", o.json, "one JSON object");
     set.option("--small", o.small, "a model for requests that are small; '' for none");
     set.option("--small-prompt", o.small_prompt_tokens,
                "tokens of a small request's prompt at most");
@@ -149,6 +146,13 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     back.option("--state", o.daemon.state, "state folder").env("PARLEY_STATE");
     back.option("NAME", o.name, "the alias").required();
     back.option("--why", o.why, "kept in the alias's history");
+    auto key = cli.verb("key", "CURVE keys, for workers and filters on other machines");
+    auto create = key.verb("create", "write a secret key, and the public one beside it (.pub)");
+    create.option("FILE", o.key_file, "where the secret key goes; none is written over").required();
+    create.flag("--json", o.json, "one JSON object");
+    auto show = key.verb("show", "print the public key of a secret one");
+    show.option("FILE", o.key_file, "the secret key's file").required();
+    show.flag("--json", o.json, "one JSON object");
     auto rollout = cli.verb("rollout", "one version takes the place of another, by stages");
     const auto of_router = [&o](base::Verb& verb) {
         verb.option("--state", o.daemon.state, "state folder").env("PARLEY_STATE");
@@ -161,9 +165,8 @@ base::Result<Options> parse_options(int argc, const char* const* argv) {
     start.option("--stages", o.stages, "instead of the router's --rollout-stages");
     start.option("--golden", o.golden, "JSON Lines of prompt, expect, max_tokens (32)");
     start.option("--why", o.why, "kept in its history");
-    for (const auto& [name, help] :
-         {std::pair{"promote", "go to the next stage now"},
-          std::pair{"abort", "back to the stable version"}}) {
+    for (const auto& [name, help] : {std::pair{"promote", "go to the next stage now"},
+                                     std::pair{"abort", "back to the stable version"}}) {
         auto verb = rollout.verb(name, help);
         of_router(verb);
         verb.option("ALIAS", o.name, "the name that clients use").required();

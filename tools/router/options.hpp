@@ -1,8 +1,6 @@
 // The router's options: flags, environment and file, one declaration (see router(8)).
 #pragma once
 
-#include <simdjson.h>
-
 #include <string>
 
 #include "base/cli.hpp"
@@ -23,11 +21,11 @@ struct Options {
     dispatch::RouterOptions router;
     // model, alias, status
     bool json = false, watch = false;
+    std::string name, target, why;
     std::string key_file;  // key
-    std::string small;  // alias set: the model for what is small; "": no rule
+    std::string small;     // alias set: the model for what is small; "": no rule
     uint64_t small_prompt_tokens = 512, small_max_tokens = 256;
     std::string say = "alias";
-    std::string name, target, why;
     std::string stages, golden;  // rollout start: empty: the router's ladder; file of prompts
     // simulate
     std::string scenario, trace, svg;
@@ -46,16 +44,10 @@ int run_simulation(const Options& options);
 int list_models(const Options& options);
 int list_aliases(const Options& options);
 int set_alias(const Options& options);
+int rollback_alias(const Options& options);
 int create_key(const Options& options);
 int show_key(const Options& options);
-std::string operator_name();  // who is at the keyboard, for histories
-int rollback_alias(const Options& options);
-// rollouts.cpp
 int rollout_command(const Options& options, const std::string& verb);
 int show_rollouts(const Options& options, bool history);
-std::string rollout_table(simdjson::dom::element status, bool history, const std::string& alias);
-// admin.cpp: sends an operator's command to the running router; the body of its answer.
-base::Result<std::string> ask_router(const Options& options, const std::string& command,
-                                     int64_t wait_ms);
 
 }  // namespace parley::router

@@ -120,7 +120,8 @@ void Registrar::on_rollout(const rollout::Rollout& rollout) {
                       {{"alias", alias}, {"why", reply.error->what}});
     });
     if (!sent)
-        base::log(Level::error, "rollout.unwritten", {{"alias", alias}, {"why", sent.error().what}});
+        base::log(Level::error, "rollout.unwritten",
+                  {{"alias", alias}, {"why", sent.error().what}});
 }
 
 void Registrar::refresh() {

@@ -4,27 +4,16 @@
 
 #include <cstdio>
 
+#include "admin.hpp"
 #include "base/clock.hpp"
 #include "base/file.hpp"
 #include "base/json.hpp"
-#include "options.hpp"
 
 namespace parley::router {
 namespace {
 
 constexpr int64_t kStatusMs = 3000, kStartMs = 120'000;  // golden prompts take their time
 constexpr uint64_t kGoldenBytesMax = 4u << 20;
-
-double number(simdjson::dom::element at, const char* key) {
-    double value = 0;
-    if (at[key].get(value) != simdjson::SUCCESS) value = 0;
-    return value;
-}
-
-std::string text(simdjson::dom::element at, const char* key) {
-    std::string_view value;
-    return at[key].get(value) == simdjson::SUCCESS ? std::string(value) : std::string();
-}
 
 base::Result<std::string> golden(const std::string& path) {
     auto lines = base::read_file(path, kGoldenBytesMax);
@@ -101,13 +90,12 @@ std::string rollout_table(simdjson::dom::element status, bool history, const std
         const bool both = rollout["of_canary"].get(canary) == simdjson::SUCCESS &&
                           rollout["of_stable"].get(stable) == simdjson::SUCCESS;
         const std::string holds = text(rollout, "holds");
-        out += fmt::format(
-            "{:<20} {:<13} {:<13} {:<11} {:>4.4g} % {:>9.0f} {:>9.0f}  {}\n",
-            text(rollout, "alias"), text(rollout, "stable").substr(0, 12),
-            text(rollout, "canary").substr(0, 12), text(rollout, "state"),
-            100 * number(rollout, "share"),
-            both ? number(canary, "requests") + number(stable, "requests") : 0,
-            both ? number(canary, "requests") : 0, holds.empty() ? last : holds);
+        out += fmt::format("{:<20} {:<13} {:<13} {:<11} {:>4.4g} % {:>9.0f} {:>9.0f}  {}\n",
+                           text(rollout, "alias"), text(rollout, "stable").substr(0, 12),
+                           text(rollout, "canary").substr(0, 12), text(rollout, "state"),
+                           100 * number(rollout, "share"),
+                           both ? number(canary, "requests") + number(stable, "requests") : 0,
+                           both ? number(canary, "requests") : 0, holds.empty() ? last : holds);
     }
     return out;
 }

@@ -9,11 +9,11 @@
 #include "base/json.hpp"
 #include "base/log.hpp"
 #include "base/signals.hpp"
+#include "kept.hpp"
 #include "options.hpp"
 #include "pipe/key_files.hpp"
 #include "pipe/loop.hpp"
 #include "registrar.hpp"
-#include "store/router_state.hpp"
 #include "telemetry/metrics_server.hpp"
 #include "turn.hpp"
 
@@ -65,8 +65,8 @@ struct Metrics {
         "router_brownout", "1: answers of class batch are cut, before anything is refused");
     telemetry::Gauge& retries = registry.gauge(
         "router_retries_left", "requests that may start again unseen after their worker was lost");
-    telemetry::Counter& shortened = registry.counter(
-        "router_requests_shortened_total", "requests of class batch cut by the brownout");
+    telemetry::Counter& shortened = registry.counter("router_requests_shortened_total",
+                                                     "requests of class batch cut by the brownout");
     telemetry::Gauge& error = registry.gauge(
         "router_ttft_error_ms", "moving average of |predicted - actual| time to first event");
     telemetry::Gauge& bias = registry.gauge(
@@ -109,104 +109,11 @@ struct Metrics {
     }
 };
 
-// What flows have used, in the store: who serves next on it begins there, wherever this one ended.
-struct FlowStore {
-    store::Client& client;
-    bool known = false;    // what was there has been read: from now on it may be replaced
-    bool pending = false;  // a save is on its way
-    std::string last = {};
-};
-
-void save_flows(const dispatch::Router& router, FlowStore& store) {
-    if (!store.known || store.pending) return;
-    store::RouterFlowsPut put;
-    put.flows.clear();
-    base::JsonWriter w(put.flows);
-    w.object().key("flows").array();
-    for (const auto& flow : router.scheduler().queue().save()) {
-        w.object().field("org", flow.org).field("batch", flow.level == dispatch::Level::batch);
-        w.field("beyond_s", flow.beyond).field("used_s", flow.used_s).end();
-    }
-    w.end().end();
-    if (put.flows == store.last) return;
-    store.last = put.flows;
-    store.pending = store.client
-                        .submit(put.json(),
-                                [&store](const store::CommandReply& reply) {
-                                    store.pending = false;
-                                    if (reply.ok()) return;
-                                    store.last.clear();
-                                    base::log(Level::error, "flows.failed",
-                                              {{"why", reply.error->what}});
-                                })
-                        .has_value();
-}
-
-void use_flows(dispatch::Router& router, const std::string& json);
-
-// Asked at once, answered when convstore is there; what cannot be read costs no more than that all begin alike.
-void restore_flows(dispatch::Router& router, FlowStore& store) {
-    (void)store.client.submit(store::RouterFlowsGet{}.json(), [&](const store::CommandReply& reply) {
-        store.known = true;
-        if (reply.ok()) return use_flows(router, reply.json);
-        base::log(Level::error, "flows.unreadable", {{"why", reply.error->what}});
-    });
-}
-
-void use_flows(dispatch::Router& router, const std::string& json) {
-    simdjson::dom::parser parser;
-    simdjson::dom::element document;
-    simdjson::dom::array flows;
-    if (parser.parse(simdjson::padded_string(json)).get(document) != simdjson::SUCCESS ||
-        document["flows"]["flows"].get(flows) != simdjson::SUCCESS)
-        return;  // none yet
-    std::vector<dispatch::FairQueue::Saved> saved;
-    for (const auto flow : flows) {
-        dispatch::FairQueue::Saved each;
-        std::string_view org;
-        bool batch = false;
-        if (flow["org"].get(org) != simdjson::SUCCESS ||
-            flow["beyond_s"].get(each.beyond) != simdjson::SUCCESS)
-            continue;
-        if (flow["batch"].get(batch) != simdjson::SUCCESS) batch = false;
-        if (flow["used_s"].get(each.used_s) != simdjson::SUCCESS) each.used_s = 0;
-        each.org = org;
-        each.level = batch ? dispatch::Level::batch : dispatch::Level::online;
-        saved.push_back(std::move(each));
-    }
-    router.scheduler().queue().restore(saved);
-    base::log(Level::info, "flows.restored", {{"flows", saved.size()}});
-}
-
-// What was counted since the last step: at most a second of it is lost with the process.
-void save_rollouts(dispatch::Router& router, const std::string& path) {
-    std::string json;
-    for (const auto& [alias, rollout] : router.rollouts().all()) json += rollout.save() + "\n";
-    static std::string last;
-    if (json == last) return;
-    if (auto written = base::write_file(path, json, 0600); !written)
-        return base::log(Level::error, "rollouts.failed", {{"why", written.error().what}});
-    last = std::move(json);
-}
-
-void restore_rollouts(dispatch::Router& router, const std::string& path) {
-    auto lines = base::read_file(path, 64u << 20);
-    if (!lines) return;  // none yet
-    for (size_t from = 0; from < lines->size();) {
-        const size_t end = std::min(lines->find('\n', from), lines->size());
-        if (auto known = router.rollouts().restore(lines->substr(from, end - from), false); !known)
-            base::log(Level::warn, "rollouts.unreadable",
-                      {{"path", path}, {"why", known.error().what}});
-        from = end + 1;
-    }
-}
-
 // Until this router's turn has come; an exit status where it is not to serve at all.
 std::optional<int> wait_turn(const Options& o, Turn& turn, const base::SignalFd& signals) {
     bool said = false;
     while (!turn.try_take()) {
-        if (turn.killed() != 0)
-            base::log(Level::warn, "router.hung", {{"killed", turn.killed()}});
+        if (turn.killed() != 0) base::log(Level::warn, "router.hung", {{"killed", turn.killed()}});
         if (!o.standby)
             return base::report(
                 "router", {base::Errc::again,
@@ -281,7 +188,7 @@ int serve(Options o, int argc, const char* const* argv) {
     loop.add((*workers)->link());
     loop.every(Turn::kTickMs, [&] { turn->beat(); });
     store::Client& client = (*registrar)->client();
-    FlowStore flows{client};
+    Kept kept(router, client, places.state + "/router/rollouts.jsonl");
     loop.watch(client.fd(), [&] { client.step(); });
     loop.every(20, [&] { client.step(); });
     loop.every(20, [&] {
@@ -323,28 +230,22 @@ int serve(Options o, int argc, const char* const* argv) {
                 router.drain();
         }
     });
-    const std::string rollouts = places.state + "/router/rollouts.jsonl";
-    restore_rollouts(router, rollouts);
-    (*registrar)->refresh();
     if (auto made = base::make_dirs(places.state + "/router"); !made)
         return base::report("router", made.error());
-    restore_flows(router, flows);
-    loop.every(1000, [&] {
-        save_flows(router, flows);
-        save_rollouts(router, rollouts);
-    });
+    kept.restore();
+    (*registrar)->refresh();
+    loop.every(1000, [&] { kept.save(); });
     base::log(Level::info, "router.ready",
               {{"askers", (*askers)->link().endpoint()},
                {"workers", (*workers)->link().endpoint()},
                {"metrics", *metrics ? (*metrics)->address() : "none"}});
     base::notify_ready();
     loop.run();
-    save_flows(router, flows);
-    save_rollouts(router, rollouts);
+    kept.save();
     base::log(Level::info, "router.stopped",
               {{"ended", router.counters().ended}, {"cut", router.running()}});
     const int64_t until_ms = base::system_clock().mono_ms() + kLastSaveMs;
-    while (flows.pending && base::system_clock().mono_ms() < until_ms) {
+    while (kept.pending() && base::system_clock().mono_ms() < until_ms) {
         client.step();
         ::usleep(1000);
     }

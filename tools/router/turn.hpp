@@ -28,9 +28,11 @@ class Turn {
     // True: ours from now on. Else this process is the next, if no other is.
     bool try_take();
     void beat();
-    int holder() const;         // pid of the one that serves, 0: none, or we
-    bool successor() const;     // somebody waits
-    int killed() const { return killed_; }  // pid of the hung one that try_take() has killed; 0: none
+    int holder() const;      // pid of the one that serves, 0: none, or we
+    bool successor() const;  // somebody waits
+    int killed() const {
+        return killed_;
+    }  // pid of the hung one that try_take() has killed; 0: none
 
   private:
     Turn(int fd, int64_t hung_ms) : fd_(fd), hung_ms_(hung_ms) {}
