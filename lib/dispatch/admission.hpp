@@ -23,7 +23,7 @@
 namespace parley::dispatch {
 
 struct AdmissionOptions {
-    bool predict = true;          // refuse what would start after its deadline
+    bool predict = true;  // refuse what would start after its deadline
     // Of the time that a request has, what a prediction must leave free: predictions err, and what the
     // filter holds back comes after the first event. Without it an overload fills the queue up to the
     // deadline, and half of what is taken is late.
@@ -31,7 +31,7 @@ struct AdmissionOptions {
     double standing_share = 0.5;  // of its time, waited even by the luckiest: a standing queue
     int64_t window_ms = 5000;
     uint32_t calm_windows = 2;
-    uint32_t level_max = 6;                // 0: nothing is shed
+    uint32_t level_max = 6;                 // 0: nothing is shed
     uint64_t brownout_batch_tokens = 1024;  // 0: answers stay as long as they are
     double retry_share = 0.1;
     uint32_t retries_max = 10;  // saved up at most

@@ -6,9 +6,12 @@ namespace parley::dispatch {
 
 const char* name(Breakers::State state) {
     switch (state) {
-        case Breakers::State::closed: return "closed";
-        case Breakers::State::open: return "open";
-        case Breakers::State::half_open: return "half_open";
+        case Breakers::State::closed:
+            return "closed";
+        case Breakers::State::open:
+            return "open";
+        case Breakers::State::half_open:
+            return "half_open";
     }
     return "?";
 }

@@ -101,7 +101,8 @@ std::vector<FairQueue::Saved> FairQueue::save() const {
         saved.beyond = std::max(saved.beyond, beyond);
         saved.used_s += used_s;
     };
-    for (const FlowView& flow : flows())  // what was charged ahead dies with the process: it is asked for again
+    for (const FlowView& flow :
+         flows())  // what was charged ahead dies with the process: it is asked for again
         add(flow.org, flow.level, flow.used_tag - pools_[flow.pool]->tier(flow.level).virtual_time,
             flow.used_s);
     // Those of before that have not come yet.

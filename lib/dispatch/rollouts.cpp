@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace parley::dispatch {
 
 using rollout::Rollout;
@@ -31,9 +33,9 @@ std::optional<Rollouts::Route> Rollouts::route(const Catalogue& catalogue, std::
 base::Result<void> Rollouts::may_start(const rollout::Spec& spec) const {
     const auto found = all_.find(spec.alias);
     if (found != all_.end() && found->second.running())
-        return base::fail(base::Errc::conflict,
-                          fmt::format("a rollout of '{}' is running: promote or abort it first",
-                                      spec.alias));
+        return base::fail(
+            base::Errc::conflict,
+            fmt::format("a rollout of '{}' is running: promote or abort it first", spec.alias));
     if (spec.stable == spec.canary)
         return base::fail(base::Errc::invalid,
                           fmt::format("'{}' points at that version already", spec.alias));
@@ -53,6 +55,11 @@ Rollout& Rollouts::start(rollout::Spec spec, int64_t now_ms) {
 Rollout* Rollouts::find(const std::string& alias) {
     const auto found = all_.find(alias);
     return found == all_.end() ? nullptr : &found->second;
+}
+
+bool Rollouts::running() const {
+    return std::any_of(all_.begin(), all_.end(),
+                       [](const auto& each) { return each.second.running(); });
 }
 
 void Rollouts::crashed(const std::string& hash, const std::string& how, int64_t now_ms) {
@@ -90,8 +97,7 @@ base::Result<void> Rollouts::restore(std::string_view json, bool in_store) {
             return {};
         all_.erase(found);
     }
-    if (restored->state() == State::rolled_back)
-        latched_.insert({alias, restored->spec().canary});
+    if (restored->state() == State::rolled_back) latched_.insert({alias, restored->spec().canary});
     all_.emplace(alias, std::move(*restored));
     return {};
 }

@@ -26,13 +26,14 @@ class Rollouts {
         std::string alias;  // with a rollout; empty: none
         rollout::Assigned assigned;
     };
-    // nullopt: no such name.
+    // nullopt: no such name. `unit`: whom a rollout treats alike; of no matter where none runs.
     std::optional<Route> route(const Catalogue& catalogue, std::string_view name,
                                std::string_view unit) const;
     // Errc::conflict: one runs; Errc::invalid: latched, the same version, unknown names.
     base::Result<void> may_start(const rollout::Spec& spec) const;
     rollout::Rollout& start(rollout::Spec spec, int64_t now_ms);
     rollout::Rollout* find(const std::string& alias);
+    bool running() const;  // any: route() asks for a unit
     // A worker of this version was lost without a word.
     void crashed(const std::string& hash, const std::string& how, int64_t now_ms);
     void look(int64_t now_ms);

@@ -19,7 +19,6 @@ namespace {
 struct Wanted {
     std::string model;
     uint64_t max_tokens = 0;
-    std::string first;  // message, raw: tells conversations apart that have no id
 };
 
 Wanted read_wanted(simdjson::dom::element document) {
@@ -27,10 +26,17 @@ Wanted read_wanted(simdjson::dom::element document) {
     std::string_view text;
     if (document["model"].get(text) == simdjson::SUCCESS) wanted.model = text;
     if (document["max_tokens"].get(wanted.max_tokens) != simdjson::SUCCESS) wanted.max_tokens = 0;
-    simdjson::dom::element first;
-    if (document["messages"].at(0).get(first) == simdjson::SUCCESS)
-        wanted.first = simdjson::minify(first);
     return wanted;
+}
+
+// Whom a rollout treats alike. One key may be all of an application, so a user alone is too coarse: the first
+// message, which all turns have, tells conversations apart that have no id.
+std::string unit_of(const pipe::Envelope& envelope, simdjson::dom::element document) {
+    if (!envelope.conversation.empty()) return envelope.org + "/" + envelope.conversation;
+    std::string out = envelope.org + "/" + envelope.user + "/";
+    simdjson::dom::element first;
+    if (document["messages"].at(0).get(first) == simdjson::SUCCESS) out += simdjson::minify(first);
+    return out;
 }
 
 constexpr uint32_t kShadowCredit = 1024;
@@ -74,11 +80,9 @@ void Router::on_ask(pipe::Ask ask) {
     }
     if (wanted.model.empty())
         return refuse(ask.id, {"invalid_request_error", "no_model", "model: Field required", 0});
-    // One key may be all of an application: a user alone is too coarse.
-    const std::string unit = !ask.envelope.conversation.empty()
-                                 ? ask.envelope.conversation
-                                 : ask.envelope.user + "/" + wanted.first;
-    auto route = rollouts_.route(catalogue_, wanted.model, ask.envelope.org + "/" + unit);
+    auto route =
+        rollouts_.route(catalogue_, wanted.model,
+                        rollouts_.running() ? unit_of(ask.envelope, document) : std::string());
     if (const auto known = versions_.find(ask.id);
         route && known != versions_.end() && ask.envelope.continuation)
         route->hash = known->second;
@@ -314,10 +318,7 @@ void Router::on_end(const std::string& id, const pipe::EndMeta& meta) {
         pipe::EndMeta end = meta;
         end.model = running.job.model;
         end.cost_s += running.job.cost_s;
-        // A worker that sees that the first token will be late says so at once: to the caller that is the
-        // refusal which the queue would have given.
-        if (end.status == "timeout_error" && end.reason == "deadline" && running.first_ms == 0 &&
-            !running.job.delivered.begun() && running.job.ask.envelope.ttft_ms > 0) {
+        if (late(running, meta)) {
             ++counters_.refused;
             end.status = "overloaded_error";
             end.reason = "late";
@@ -328,6 +329,15 @@ void Router::on_end(const std::string& id, const pipe::EndMeta& meta) {
         askers_->end(id, end);
     }
     pump();
+}
+
+// A worker that sees that the first token cannot come in time says so at once: to the caller that is the
+// refusal which the queue would have given. Where the time for the whole answer is the shorter one it is not.
+bool Router::late(const Running& running, const pipe::EndMeta& end) const {
+    const pipe::Envelope& e = running.job.ask.envelope;
+    return end.status == "timeout_error" && end.reason == "deadline" && running.first_ms == 0 &&
+           !running.job.delivered.begun() && e.ttft_ms > 0 &&
+           (e.total_ms == 0 || e.ttft_ms < e.total_ms);
 }
 
 void Router::on_worker_up(pipe::Peer peer, const pipe::HelloMeta& hello) {
@@ -417,7 +427,7 @@ void Router::hand_over() {
         running_.erase(at);
         workers_->cancel(id, "asker_gone");
         if (running.job.kept) kept_bytes_ -= running.job.bytes();
-        if (running.gone) continue;
+        if (running.gone || running.job.shadow) continue;
         pipe::EndMeta end;
         end.status = "api_error";
         end.reason = "draining";

@@ -11,7 +11,8 @@
 // Attempts (id, attempt) of the asker is (id, attempt · 256 + moves) toward workers: a worker that
 //          wakes up again is never asked the same pair twice.
 // Refusals END with status, reason and retry_after_s: see Scheduler; and overloaded_error (expired,
-//          no_worker, draining), not_found_error (unknown model), invalid_request_error (no model).
+//          no_worker, draining; late, where a worker says that the first token cannot come in time),
+//          not_found_error (unknown model), invalid_request_error (no model).
 // Rollouts an alias under rollout (rollouts.hpp) gives a version by conversation, else by end user and
 //          first message of the body, which all turns have. A continuation stays with its version as long as this router
 //          knows it (kVersionsKept). What waits unbegun for a version that is rolled back goes to the
@@ -72,8 +73,8 @@ class ModelSink {
 
 class Router {
   public:
-    ~Router();
     Router(RouterOptions options, ModelSink& models);
+    ~Router();
     Router(const Router&) = delete;
     Router& operator=(const Router&) = delete;
 
@@ -115,7 +116,7 @@ class Router {
         bool shadow = false;  // nobody asked for it
         bool filtered = false;
         uint64_t max_tokens = 0;
-        bool kept = true;   // the body is here while it runs
+        bool kept = true;  // the body is here while it runs
         uint64_t bytes() const { return ask.body.size() + ask.id.size() + 512; }
     };
     struct Running {
@@ -179,16 +180,17 @@ class Router {
     void probe_next();
     void probe_ended(const pipe::EndMeta& end);
     void count(const std::string& id, const Running& running, const pipe::EndMeta& end);
-    // A breaker may have changed: the scheduler follows.
-    void obey(pipe::Peer worker, const std::string& hash);
-    void breaker_ended(const Running& running, const pipe::EndMeta& end);
-    void obey_all(pipe::Peer worker, const pipe::HelloMeta& hello);
-    void tick_breakers(int64_t now_ms);
+    bool late(const Running& running, const pipe::EndMeta& end) const;
     void refused_late(const std::string& id);  // a filter stopped the end of an answer
     void shadow(const Job& job);
     void reroute(const std::string& alias);
     void take_steps(int64_t now_ms);
     void remember(const std::string& id, const std::string& hash);
+    // A breaker may have changed: the scheduler follows.
+    void obey(pipe::Peer worker, const std::string& hash);
+    void obey_all(pipe::Peer worker, const pipe::HelloMeta& hello);
+    void breaker_ended(const Running& running, const pipe::EndMeta& end);
+    void tick_breakers(int64_t now_ms);
     std::optional<Refusal> admit(Job job);
     Job take_waiting(const std::string& id);
     void pump();

@@ -89,8 +89,7 @@ void Router::rollout_command(const std::string& id, const std::string& verb,
     const auto stable = catalogue_.resolve(alias), canary = catalogue_.resolve(target);
     if (!stable || catalogue_.way(alias).size() < 2)
         return askers_->end(id, failed("'" + alias + "' is no alias of a model"));
-    if (!canary)
-        return askers_->end(id, failed("no model version is called '" + target + "'"));
+    if (!canary) return askers_->end(id, failed("no model version is called '" + target + "'"));
     spec.stable = *stable;
     spec.canary = *canary;
     if (auto may = rollouts_.may_start(spec); !may)
@@ -164,8 +163,8 @@ void Router::probe_ended(const pipe::EndMeta& end) {
     }
     const Golden& golden = probe.golden[probe.at++];
     if (!golden.warm_up && probe.text != golden.expect && probe.wrong++ == 0)
-        probe.first_wrong = fmt::format("'{}' gave '{}'", golden.prompt.substr(0, 80),
-                                        probe.text.substr(0, 80));
+        probe.first_wrong =
+            fmt::format("'{}' gave '{}'", golden.prompt.substr(0, 80), probe.text.substr(0, 80));
     probe_next();
 }
 
@@ -265,39 +264,6 @@ void Router::remember(const std::string& id, const std::string& hash) {
     if (versions_order_.size() <= kVersionsKept) return;
     versions_.erase(versions_order_.front());
     versions_order_.pop_front();
-}
-
-void Router::obey(pipe::Peer worker, const std::string& hash) {
-    if (const Worker* known = workers().find(worker))
-        scheduler_.worker_serves(worker, hash, breakers_.allows({known->name, hash}));
-}
-
-void Router::obey_all(pipe::Peer worker, const pipe::HelloMeta& hello) {
-    for (const auto& model : hello.models) obey(worker, model.hash);
-}
-
-void Router::breaker_ended(const Running& running, const pipe::EndMeta& end) {
-    const Worker* worker = workers().find(running.worker);
-    if (worker == nullptr) return;
-    // A worker that drains, or whose client left, says nothing of itself; one that is lost is one
-    // failure, however many streams it had: after the first it counts as draining.
-    const auto how = end.ok() ? Breakers::End::good
-                     : end.status == "api_error" && end.reason != "draining" && !running.gone &&
-                             !(end.reason == "peer_gone" && worker->draining)
-                         ? Breakers::End::failed
-                         : Breakers::End::neutral;
-    if (breakers_.ended({worker->name, running.job.model}, how, options_.clock->mono_ms()))
-        obey(running.worker, running.job.model);
-}
-
-void Router::tick_breakers(int64_t now_ms) {
-    for (const auto& [name, hash] : breakers_.tick(now_ms))
-        for (const auto& [peer, worker] : workers().all())
-            if (worker.name == name &&
-                std::count(worker.models.begin(), worker.models.end(), hash) > 0) {
-                obey(peer, hash);
-                break;
-            }
 }
 
 }  // namespace parley::dispatch

@@ -149,15 +149,6 @@ std::set<std::string> Workers::zones() const {
     return out;
 }
 
-std::set<std::string> Workers::zones(ModelId model) const {
-    std::set<std::string> out;
-    for (const auto& [id, worker] : workers_)
-        if (!worker.draining &&
-            std::binary_search(worker.model_ids.begin(), worker.model_ids.end(), model))
-            out.insert(worker.zone);
-    return out;
-}
-
 const Worker* Workers::find(WorkerId id) const {
     const auto at = workers_.find(id);
     return at == workers_.end() ? nullptr : &at->second;

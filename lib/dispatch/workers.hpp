@@ -31,7 +31,7 @@ struct Worker {
     std::string boot;
     std::string zone;
     std::vector<std::string> models;  // hashes
-    std::vector<ModelId> model_ids;  // those that it gets requests of
+    std::vector<ModelId> model_ids;   // those that it gets requests of
     uint32_t slots = 1;
     uint32_t queue = 0;  // what it lets wait beside its slots
     uint32_t in_flight = 0, online = 0;
@@ -68,10 +68,8 @@ class Workers {
     uint32_t count(ModelId model) const;
     uint32_t slots(ModelId model) const;
     const std::map<WorkerId, Worker>& all() const { return workers_; }
-    // Names of the zones with a worker that does not drain; of those that have the model. A canary whose
-    // version is in one zone only can hurt no more than that. "" is a zone, too.
+    // Names of the zones with a worker that does not drain; "" is a zone, too.
     std::set<std::string> zones() const;
-    std::set<std::string> zones(ModelId model) const;
     const Worker* find(WorkerId id) const;
 
   private:

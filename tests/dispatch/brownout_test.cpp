@@ -13,8 +13,7 @@ namespace {
 // One window in which the luckiest request waited for `share` of the time that it had; < 0: none started.
 void window(Admission& admission, int64_t& now_ms, double share, bool idle = false) {
     admission.tick(now_ms);
-    if (share >= 0)
-        admission.waited(now_ms, static_cast<int64_t>(share * 1000), 1000, 0);
+    if (share >= 0) admission.waited(now_ms, static_cast<int64_t>(share * 1000), 1000, 0);
     now_ms += admission.options().window_ms;
     admission.tick(now_ms, idle);
 }
@@ -92,13 +91,14 @@ TEST_CASE("load is shed no further than the operator allows", "[admission]") {
     CHECK(none.takes("any", true));
 }
 
-TEST_CASE("a zone lost sheds batch at once, a worker lost or a zone drained does not", "[admission]") {
+TEST_CASE("a zone lost sheds batch at once, a worker lost or a zone drained does not",
+          "[admission]") {
     Scheduler scheduler;
     const ModelId model = scheduler.model_id("m");
     scheduler.worker_joined(1, hello("a", "north"));
     scheduler.worker_joined(2, hello("b", "north"));
     scheduler.worker_joined(3, hello("c", "south"));
-    CHECK(scheduler.workers().zones(model) == std::set<std::string>{"north", "south"});
+    CHECK(scheduler.workers().zones() == std::set<std::string>{"north", "south"});
     scheduler.worker_left(1);
     CHECK(scheduler.admission().level() == 0);
     scheduler.worker_left(2);
@@ -146,14 +146,18 @@ TEST_CASE("a region lost costs batch, not those who wait for an answer", "[simul
     CHECK(whole.groups[1].overloaded == 0);
     CHECK(lost.groups[1].overloaded > 20);
     CHECK(lost.groups[0].broken == 0);
-    CHECK(static_cast<double>(lost.groups[0].good) >= 0.95 * static_cast<double>(whole.groups[0].good));
+    CHECK(static_cast<double>(lost.groups[0].good) >=
+          0.95 * static_cast<double>(whole.groups[0].good));
 }
 
 TEST_CASE("a body is cut to fewer tokens, and else is what it was", "[brownout]") {
-    const auto cut = [](const std::string& body, uint64_t most) { return with_max_tokens(body, most).value_or("-"); };
+    const auto cut = [](const std::string& body, uint64_t most) {
+        return with_max_tokens(body, most).value_or("-");
+    };
     CHECK(cut(R"({"model":"m","max_tokens":4096,"messages":[{"max_tokens":9000}]})", 1024) ==
           R"({"model":"m","max_tokens":1024,"messages":[{"max_tokens":9000}]})");
-    CHECK(cut(R"({"messages":[{"max_tokens":9000,"x":"max_tokens\":5"}], "max_tokens" : 2000 })", 7) ==
+    CHECK(cut(R"({"messages":[{"max_tokens":9000,"x":"max_tokens\":5"}], "max_tokens" : 2000 })",
+              7) ==
           R"({"messages":[{"max_tokens":9000,"x":"max_tokens\":5"}], "max_tokens" : 7 })");
     CHECK(cut(R"({"max_tokens":1024})", 1024) == "-");
     CHECK(cut(R"({"max_tokens":5})", 1024) == "-");
@@ -166,7 +170,8 @@ TEST_CASE("a body is cut to fewer tokens, and else is what it was", "[brownout]"
     CHECK(cut("", 1024) == "-");
 }
 
-TEST_CASE("who comes back after the time that a refusal names is taken, a while before is not", "[admission]") {
+TEST_CASE("who comes back after the time that a refusal names is taken, a while before is not",
+          "[admission]") {
     Scheduler scheduler;
     const ModelId model = scheduler.model_id("m");
     auto one = hello("w", "");
@@ -189,7 +194,9 @@ TEST_CASE("who comes back after the time that a refusal names is taken, a while 
         runs = scheduler.next(now_ms);
         scheduler.tick(now_ms);
     };
-    const auto waits = [&](Arrival arrival) { return std::holds_alternative<Ticket>(scheduler.arrive(arrival, now_ms)); };
+    const auto waits = [&](Arrival arrival) {
+        return std::holds_alternative<Ticket>(scheduler.arrive(arrival, now_ms));
+    };
     for (int i = 0; i < 30; ++i) {  // what one costs is learnt
         REQUIRE(waits(a));
         second();
@@ -213,6 +220,8 @@ TEST_CASE("who comes back after the time that a refusal names is taken, a while 
     while (now_ms < until_ms) second();
     tight.deadline_ms = now_ms + 8000;
     const auto then = scheduler.arrive(tight, now_ms);
-    INFO("then: " << (std::holds_alternative<Refusal>(then) ? std::get<Refusal>(then).reason + ", " + std::get<Refusal>(then).message : "taken"));
+    INFO("then: " << (std::holds_alternative<Refusal>(then)
+                          ? std::get<Refusal>(then).reason + ", " + std::get<Refusal>(then).message
+                          : "taken"));
     CHECK(std::holds_alternative<Ticket>(then));
 }

@@ -73,8 +73,8 @@ struct Fixture {
         asker = std::move(*pipe::Asker::open(context, dial, client));
         REQUIRE(until([&] { return asker->up(); }));
     }
-    TestWorker& join(const std::string& name, uint32_t slots = 4,
-                     const std::string& model = "smol", const std::string& zone = {}) {
+    TestWorker& join(const std::string& name, uint32_t slots = 4, const std::string& model = "smol",
+                     const std::string& zone = {}) {
         auto worker = std::make_unique<TestWorker>();
         pipe::AnswererOptions options;
         options.link.endpoint = "ipc://" + folder + "/workers.sock";
@@ -452,7 +452,8 @@ TEST_CASE("draining ends what waits, retryable, and lets what runs finish", "[ro
     REQUIRE(f.router->idle());
 }
 
-TEST_CASE("giving way ends what waits and what runs, retryable, and the worker is told", "[router]") {
+TEST_CASE("giving way ends what waits and what runs, retryable, and the worker is told",
+          "[router]") {
     Fixture f;
     TestWorker& worker = f.join("w0", 1);
     f.ask("runs");
@@ -488,6 +489,7 @@ TEST_CASE("in a brownout answers of batch are cut, others stay as they are", "[r
     REQUIRE(f.asker->ask("online", {}, body).has_value());
     REQUIRE(f.until([&] { return stays.asks.size() == 2; }));
     for (const pipe::Ask& ask : stays.asks)
-        CHECK(ask.body == (ask.id == "batch" ? R"({"model":"smol","max_tokens":100,"messages":[]})" : body));
+        CHECK(ask.body ==
+              (ask.id == "batch" ? R"({"model":"smol","max_tokens":100,"messages":[]})" : body));
     CHECK(f.router->counters().shortened == 1);
 }
