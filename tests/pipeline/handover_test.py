@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import threading
 import time
 
 import harness
@@ -29,33 +28,15 @@ def body(i):
     return pipeline.body(PROMPTS[i % len(PROMPTS)] + f" ({i})", stream=True, max_tokens=300)
 
 
-uncut = {}
+uncut = []
 
 
 def under(disturb):
-    """Starts the streams, disturbs while all run, and compares; returns how many the router moved."""
+    """Disturbs while 16 greedy streams run, and compares; returns how many the router moved."""
     if not uncut:
-        for i, stream in enumerate(harness.in_threads(STREAMS, lambda i: pipeline.stream("/v1/messages", body(i), timeout=120))):
-            assert stream.end == "done", (stream.end, stream.error)
-            uncut[i] = stream.text
+        uncut.extend(harness.uncut_texts(pipeline, body, STREAMS))
     before = status()["counters"]["moved"]
-    begun = threading.Barrier(STREAMS + 1)
-
-    def one(i):
-        def on_event(stream, event):
-            if len(stream.events) == 12:
-                begun.wait(60)
-
-        return pipeline.stream("/v1/messages", body(i), timeout=120, on_event=on_event)
-
-    disturber = threading.Thread(target=lambda: (begun.wait(60), disturb()))
-    disturber.start()
-    streams = harness.in_threads(STREAMS, one)
-    disturber.join()
-    for i, stream in enumerate(streams):
-        assert stream.end == "done", (i, stream.end, stream.error)
-        harness.check_grammar(stream.types())
-        assert stream.text == uncut[i], f"stream {i} is not the uncut one"
+    harness.disturbed(pipeline, body, uncut, disturb)
     return status()["counters"]["moved"] - before
 
 

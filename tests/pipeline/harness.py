@@ -254,6 +254,45 @@ def in_threads(count, call):
     return results
 
 
+def uncut_texts(pipeline, body, count):
+    """The texts of `count` answers that nobody disturbs; body(i) is the request of one."""
+    streams = in_threads(count, lambda i: pipeline.stream("/v1/messages", body(i), timeout=120))
+    for stream in streams:
+        assert stream.end == "done", (stream.end, stream.error)
+    return [stream.text for stream in streams]
+
+
+def disturbed(pipeline, body, uncut, disturb):
+    """Calls disturb() while as many answers run as `uncut` has texts: each has to be whole, by the grammar, and the uncut one.
+    Returns the longest pause between two events of any, from the disturbance on."""
+    begun = threading.Barrier(len(uncut) + 1)
+    pauses = [0.0] * len(uncut)
+
+    def one(i):
+        last = [time.monotonic()]
+
+        def on_event(stream, event):
+            if event["type"] != "ping":
+                now = time.monotonic()
+                pauses[i] = max(pauses[i], now - last[0])
+                last[0] = now
+            if len(stream.events) == 12:
+                begun.wait(60)
+                pauses[i], last[0] = 0.0, time.monotonic()
+
+        return pipeline.stream("/v1/messages", body(i), timeout=120, on_event=on_event)
+
+    disturber = threading.Thread(target=lambda: (begun.wait(60), disturb()))
+    disturber.start()
+    streams = in_threads(len(uncut), one)
+    disturber.join()
+    for i, stream in enumerate(streams):
+        assert stream.end == "done", (i, stream.end, stream.error)
+        check_grammar(stream.types())
+        assert stream.text == uncut[i], f"stream {i} is not the uncut one"
+    return max(pauses)
+
+
 def run_tests(namespace):
     """Runs every test_* of a module, each named by its first doc line; exits non-zero when one fails."""
     import traceback

@@ -76,11 +76,18 @@ class Reading:
 
     def follow(self, path, user):
         """To the end of the answer, over as many connections as it takes."""
+        def connect():
+            for ident, event in events("GET", path, user, headers={"last-event-id": self.place} if self.place else None):
+                self.take(ident, event)
+
+        self.insist(path, connect)
+
+    def insist(self, what, connect):
+        """connect(), again and again where it is cut or refused for now, until the reading is done."""
         end = time.monotonic() + PATIENCE
         while not self.done:
             try:
-                for ident, event in events("GET", path, user, headers={"last-event-id": self.place} if self.place else None):
-                    self.take(ident, event)
+                connect()
             except (OSError, http.client.HTTPException):
                 pass
             except Ended as ended:
@@ -89,7 +96,7 @@ class Reading:
             if not self.done:
                 self.cuts += 1
                 if time.monotonic() > end:
-                    raise AssertionError(f"{path} did not end within {PATIENCE} s" + pipeline.logs(8))
+                    raise AssertionError(f"{what} did not end within {PATIENCE} s" + pipeline.logs(8))
                 time.sleep(0.1)
 
 
@@ -130,34 +137,26 @@ class User:
     def turn(self, text):
         """One send, said again under its key until it is through; the other devices follow from its acknowledgement on."""
         mine, key, accepted, devices = Reading(), uuid.uuid4().hex, None, []
-        end = time.monotonic() + PATIENCE
-        while not mine.done:
-            try:
-                for ident, event in events("POST", self.path, self.name, {"content": text, "stream": True, "max_tokens": 90},
-                                           {"idempotency-key": key}):
-                    if event["type"] == "message_accepted":
-                        ids = (event["user_message"]["id"], event["message"]["id"])
-                        if accepted is None:
-                            accepted = ids
-                            readings = [Reading() for _ in range(READERS)]
-                            devices = [threading.Thread(target=self.guard, args=(lambda r=r: r.follow(f"{self.path}/{ids[1]}/stream", self.name),))
-                                       for r in readings]
-                            for device in devices:
-                                device.start()
-                            self.turns.append((*ids, text, [mine, *readings]))
-                        elif accepted != ids:
-                            raise AssertionError(f"one key, two sends: {accepted} and {ids}")
-                    mine.take(ident, event)
-            except (OSError, http.client.HTTPException):
-                pass
-            except Ended as ended:
-                if ended.args[0] < 500:
-                    raise
-            if not mine.done:
-                mine.cuts += 1
-                if time.monotonic() > end:
-                    raise AssertionError(f"a send did not end within {PATIENCE} s" + pipeline.logs(8))
-                time.sleep(0.1)
+
+        def send():
+            nonlocal accepted, devices
+            for ident, event in events("POST", self.path, self.name, {"content": text, "stream": True, "max_tokens": 90},
+                                       {"idempotency-key": key}):
+                if event["type"] == "message_accepted":
+                    ids = (event["user_message"]["id"], event["message"]["id"])
+                    if accepted is None:
+                        accepted = ids
+                        readings = [Reading() for _ in range(READERS)]
+                        devices = [threading.Thread(target=self.guard, args=(lambda r=r: r.follow(f"{self.path}/{ids[1]}/stream", self.name),))
+                                   for r in readings]
+                        for device in devices:
+                            device.start()
+                        self.turns.append((*ids, text, [mine, *readings]))
+                    elif accepted != ids:
+                        raise AssertionError(f"one key, two sends: {accepted} and {ids}")
+                mine.take(ident, event)
+
+        mine.insist("a send", send)
         for device in devices:
             device.join()
 

@@ -1,11 +1,9 @@
 """Two routers on one state folder: one serves, the other waits and takes over. No stream is lost, every text is the uncut one, and
 what each organization has used is known to the successor."""
 
-import json
 import os
 import signal
 import subprocess
-import threading
 import time
 
 import fair_test
@@ -16,7 +14,7 @@ STREAMS = 16
 PROMPTS = ["Why is the sky blue?", "What is gravity?", "Explain what a computer is.", "Tell me a story about a fox."]
 harness.need_model()
 pipeline = harness.Pipeline(PARLEY_WORKERS=2, PARLEY_ROUTERS=2)
-uncut = {}
+uncut = []
 
 
 def routers():
@@ -49,35 +47,8 @@ def body(i):
 def under(disturb):
     """Disturbs while 16 greedy streams run; returns the longest pause between two events of any."""
     if not uncut:
-        for i, stream in enumerate(harness.in_threads(STREAMS, lambda i: pipeline.stream("/v1/messages", body(i), timeout=120))):
-            assert stream.end == "done", (stream.end, stream.error)
-            uncut[i] = stream.text
-    begun = threading.Barrier(STREAMS + 1)
-    pauses = [0.0] * STREAMS
-
-    def one(i):
-        last = [time.monotonic()]
-
-        def on_event(stream, event):
-            if event["type"] != "ping":
-                now = time.monotonic()
-                pauses[i] = max(pauses[i], now - last[0])
-                last[0] = now
-            if len(stream.events) == 12:
-                begun.wait(60)
-                last[0] = time.monotonic()
-
-        return pipeline.stream("/v1/messages", body(i), timeout=120, on_event=on_event)
-
-    disturber = threading.Thread(target=lambda: (begun.wait(60), disturb()))
-    disturber.start()
-    streams = harness.in_threads(STREAMS, one)
-    disturber.join()
-    for i, stream in enumerate(streams):
-        assert stream.end == "done", (i, stream.end, stream.error)
-        harness.check_grammar(stream.types())
-        assert stream.text == uncut[i], f"stream {i} is not the uncut one"
-    return max(pauses)
+        uncut.extend(harness.uncut_texts(pipeline, body, STREAMS))
+    return harness.disturbed(pipeline, body, uncut, disturb)
 
 
 def serves_after(pid, limit=2):
