@@ -61,7 +61,8 @@ struct Bench {
     void run() {
         while (engine->step())
             for (const auto h : handles)
-                if (sink.answers[h].admitted && std::find(order.begin(), order.end(), h) == order.end())
+                if (sink.answers[h].admitted &&
+                    std::find(order.begin(), order.end(), h) == order.end())
                     order.push_back(h);
     }
     test::RecordingSink::Answer& answer(engine::Handle h) { return sink.answers[h]; }
@@ -73,7 +74,8 @@ using Order = std::vector<engine::Handle>;
 
 }  // namespace
 
-TEST_CASE("of one flow the one that has to begin first begins first, whatever came first", "[deadline]") {
+TEST_CASE("of one flow the one that has to begin first begins first, whatever came first",
+          "[deadline]") {
     Bench b;
     b.open();
     b.measure();
@@ -144,7 +146,8 @@ TEST_CASE("a prompt that is longer than its time is ended at once, without a row
     CHECK(b.engine->stats().kv_blocks_free == b.forward.blocks);
 }
 
-TEST_CASE("a prompt whose time runs short half way is ended before the rest is computed", "[deadline]") {
+TEST_CASE("a prompt whose time runs short half way is ended before the rest is computed",
+          "[deadline]") {
     Bench b;
     b.options.slots_max = 2;
     b.open();

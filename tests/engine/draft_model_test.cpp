@@ -11,6 +11,7 @@ using namespace parley;
 using engine::DraftModel;
 using engine::Engine;
 using engine::Job;
+using test::mixed_job;
 using Answer = test::RecordingSink::Answer;
 
 namespace {
@@ -33,7 +34,8 @@ class Student final : public engine::Forward {
         inner.run(chunks, logits);
         for (size_t at = 0; at < logits.size(); at += inner.vocab) {
             uint32_t bits = 0;
-            for (uint32_t v = 0; v < inner.vocab; ++v) bits += static_cast<uint32_t>(logits[at + v] * 512);
+            for (uint32_t v = 0; v < inner.vocab; ++v)
+                bits += static_cast<uint32_t>(logits[at + v] * 512);
             if (bits / 3 % 8 < wrong_of_8) std::reverse(&logits[at], &logits[at] + inner.vocab);
         }
         if (clock != nullptr) clock->advance_ms(run_ms);
@@ -78,19 +80,6 @@ struct Bench {
     }
 };
 
-Job job(uint32_t n, uint32_t prompt_tokens = 40, uint64_t max_tokens = 60) {
-    Job j;
-    for (uint32_t i = 0; i < prompt_tokens; ++i)
-        j.prompt.push_back(static_cast<model::Token>(1 + (n * 7 + i * 5 + n * i) % 23));
-    j.max_tokens = max_tokens;
-    j.sampling.temperature = n % 2 == 0 ? 0.0f : 1.0f;
-    j.sampling.seed = 1000 + n;
-    if (n % 3 == 0) j.sampling.repetition_penalty = 1.2f;
-    if (n % 4 == 1) j.stops = {"STOP", "ab", "xyz"};
-    j.credit = 1'000'000;
-    return j;
-}
-
 template <class Change>
 std::vector<Answer> all(bool drafts, uint32_t wrong_of_8, uint32_t count, Change change,
                         engine::EngineStats* stats = nullptr, uint64_t* runs = nullptr) {
@@ -98,7 +87,8 @@ std::vector<Answer> all(bool drafts, uint32_t wrong_of_8, uint32_t count, Change
     change(b);
     b.open();
     std::vector<engine::Handle> handles;
-    for (uint32_t n = 0; n < count; ++n) handles.push_back(*b.engine->submit(job(n, 20 + n * 9)));
+    for (uint32_t n = 0; n < count; ++n)
+        handles.push_back(*b.engine->submit(mixed_job(n, 20 + n * 9)));
     b.run();
     std::vector<Answer> answers;
     double cost_s = 0;
@@ -142,12 +132,15 @@ TEST_CASE("answers with a draft model, good or bad, are those without", "[draft]
 TEST_CASE("answers with a draft model are the same under preemption and in any chunks", "[draft]") {
     const auto plain = all(false, 0, 8, [](Bench& b) { b.options.speculate_max = 0; });
     engine::EngineStats stats;
-    const auto tight = all(true, 2, 8, [](Bench& b) {
-        b.forward.blocks = 18;
-        b.options.rows_max = 24;
-        b.options.slots_max = 8;
-        b.options.reserve_tokens = 1;
-    }, &stats);
+    const auto tight = all(
+        true, 2, 8,
+        [](Bench& b) {
+            b.forward.blocks = 18;
+            b.options.rows_max = 24;
+            b.options.slots_max = 8;
+            b.options.reserve_tokens = 1;
+        },
+        &stats);
     check_same(plain, tight);
     CHECK(stats.preempted > 0);
     CHECK(stats.accepted_tokens > 0);
@@ -160,22 +153,22 @@ TEST_CASE("a good draft model takes a fraction of the iterations", "[draft]") {
         b.options.slots_max = 1;
     };
     all(false, 0, 1, greedy, &without);
-    all(true, 0, 1, [&](Bench& b) {
-        greedy(b);
-    }, &with);
+    all(
+        true, 0, 1, [&](Bench& b) { greedy(b); }, &with);
     CHECK(with.accepted_tokens * 2 > with.drafted_tokens);
     CHECK(with.iterations * 2 < without.iterations);
     CHECK(with.busy_s < without.busy_s);
 }
 
-TEST_CASE("a draft model that is always wrong, or as slow as the model, is soon asked no more", "[draft]") {
+TEST_CASE("a draft model that is always wrong, or as slow as the model, is soon asked no more",
+          "[draft]") {
     for (const bool slow : {false, true}) {
         CAPTURE(slow);
         Bench b(true, slow ? 2 : 8);
         b.forward.end_bias = b.student.inner.end_bias = -100.0f;
         if (slow) b.student.run_ms = 200;
         b.open();
-        Job j = job(0, 20, 400);
+        Job j = mixed_job(0, 20, 400);
         j.sampling.repetition_penalty = 1;
         const auto h = *b.engine->submit(std::move(j));
         b.run();
@@ -228,7 +221,8 @@ TEST_CASE("a guess depends on the text alone, not on what was guessed wrongly be
     }
 }
 
-TEST_CASE("where the draft model has no blocks or too short a context, nothing is guessed", "[draft]") {
+TEST_CASE("where the draft model has no blocks or too short a context, nothing is guessed",
+          "[draft]") {
     Student student;
     student.inner.blocks = 3;
     DraftModel draft(student);

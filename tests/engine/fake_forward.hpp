@@ -155,4 +155,20 @@ class RecordingSink final : public engine::Sink {
     }
 };
 
+// Greedy and seeded, with penalties, with stops.
+inline engine::Job mixed_job(uint32_t n, uint32_t prompt_tokens = 40, uint64_t max_tokens = 60) {
+    engine::Job j;
+    for (uint32_t i = 0; i < prompt_tokens; ++i)
+        j.prompt.push_back(static_cast<model::Token>(1 + (n * 7 + i * 5 + n * i) % 23));
+    j.max_tokens = max_tokens;
+    j.sampling.temperature = n % 2 == 0 ? 0.0f : 1.0f;
+    j.sampling.seed = 1000 + n;
+    if (n % 3 == 0) j.sampling.repetition_penalty = 1.2f;
+    if (n % 5 == 0) j.sampling.frequency_penalty = 0.5f;
+    if (n % 7 == 3) j.sampling.top_p = 0.8f;
+    if (n % 4 == 1) j.stops = {"STOP", "ab", "xyz"};
+    j.credit = 1'000'000;
+    return j;
+}
+
 }  // namespace parley::test

@@ -14,6 +14,7 @@ using engine::Engine;
 using engine::EngineOptions;
 using engine::Finish;
 using engine::Job;
+using test::mixed_job;
 using Answer = test::RecordingSink::Answer;
 
 namespace {
@@ -52,21 +53,6 @@ struct Bench {
     Answer& answer(engine::Handle h) { return sink.answers[h]; }
 };
 
-// Greedy and seeded, with penalties, with stops.
-Job job(uint32_t n, uint32_t prompt_tokens = 40, uint64_t max_tokens = 60) {
-    Job j;
-    for (uint32_t i = 0; i < prompt_tokens; ++i)
-        j.prompt.push_back(static_cast<model::Token>(1 + (n * 7 + i * 5 + n * i) % 23));
-    j.max_tokens = max_tokens;
-    j.sampling.temperature = n % 2 == 0 ? 0.0f : 1.0f;
-    j.sampling.seed = 1000 + n;
-    if (n % 3 == 0) j.sampling.repetition_penalty = 1.2f;
-    if (n % 5 == 0) j.sampling.frequency_penalty = 0.5f;
-    if (n % 7 == 3) j.sampling.top_p = 0.8f;
-    if (n % 4 == 1) j.stops = {"STOP", "ab", "xyz"};
-    j.credit = 1'000'000;
-    return j;
-}
 
 template <class Change>
 Answer alone(Job j, uint32_t speculate, Change change, engine::EngineStats* stats = nullptr) {
@@ -104,10 +90,10 @@ TEST_CASE("greedy, seeded, penalised and stopped answers are the same with specu
     std::set<Finish> reasons;
     for (uint32_t n = 0; n < 24; ++n) {
         INFO("job " << n);
-        const Answer expected = alone(job(n));
+        const Answer expected = alone(mixed_job(n));
         for (const uint32_t speculate : {1u, 3u, 8u, 15u}) {
             engine::EngineStats stats;
-            check_same(alone(job(n), speculate, &stats), expected);
+            check_same(alone(mixed_job(n), speculate, &stats), expected);
             drafted += stats.drafted_tokens;
             accepted += stats.accepted_tokens;
             // Each iteration that decodes gives a token, and one more for each guess that came true;
@@ -126,7 +112,7 @@ TEST_CASE("greedy, seeded, penalised and stopped answers are the same with specu
 TEST_CASE("a batch of 16 at different places, in chunks of any size, has the same answers",
           "[engine][speculation]") {
     std::vector<Answer> expected;
-    for (uint32_t n = 0; n < 16; ++n) expected.push_back(alone(job(n, 10 + n * 3)));
+    for (uint32_t n = 0; n < 16; ++n) expected.push_back(alone(mixed_job(n, 10 + n * 3)));
     for (const uint32_t rows : {16u, 20u, 40u, 512u}) {
         Bench b(8);
         b.options.rows_max = rows;
@@ -134,7 +120,7 @@ TEST_CASE("a batch of 16 at different places, in chunks of any size, has the sam
         b.open();
         std::vector<engine::Handle> handles;
         for (uint32_t n = 0; n < 16; ++n) {
-            handles.push_back(*b.engine->submit(job(n, 10 + n * 3)));
+            handles.push_back(*b.engine->submit(mixed_job(n, 10 + n * 3)));
             for (uint32_t i = n % 3; i > 0; --i) b.engine->step();
         }
         b.run();
@@ -150,7 +136,7 @@ TEST_CASE("sequences that guess and are preempted have the same answers, and no 
           "[engine][speculation]") {
     std::vector<Answer> expected;
     const auto endless = [](Bench& b) { b.forward.end_bias = -1000.0f; };
-    for (uint32_t n = 0; n < 8; ++n) expected.push_back(alone(job(n, 30, 100), 0, endless));
+    for (uint32_t n = 0; n < 8; ++n) expected.push_back(alone(mixed_job(n, 30, 100), 0, endless));
     for (const uint32_t prefix : {0u, UINT32_MAX}) {
         Bench b(8);
         endless(b);
@@ -160,7 +146,7 @@ TEST_CASE("sequences that guess and are preempted have the same answers, and no 
         b.open();
         std::vector<engine::Handle> handles;
         for (uint32_t n = 0; n < 8; ++n) {
-            Job j = job(n, 30, 100);
+            Job j = mixed_job(n, 30, 100);
             j.tenant = "acme";
             handles.push_back(*b.engine->submit(std::move(j)));
         }
@@ -176,7 +162,7 @@ TEST_CASE("sequences of flows that take turns have the same answers with guesses
           "[engine][speculation]") {
     const auto endless = [](Bench& b) { b.forward.end_bias = -1000.0f; };
     std::vector<Answer> expected;
-    for (uint32_t n = 0; n < 12; ++n) expected.push_back(alone(job(n, 30, 80), 0, endless));
+    for (uint32_t n = 0; n < 12; ++n) expected.push_back(alone(mixed_job(n, 30, 80), 0, endless));
     for (const int64_t target_ms : {0, 55}) {
         Bench b(8);
         endless(b);
@@ -185,7 +171,7 @@ TEST_CASE("sequences of flows that take turns have the same answers with guesses
         b.open();
         std::vector<engine::Handle> handles;
         for (uint32_t n = 0; n < 12; ++n) {
-            Job j = job(n, 30, 80);
+            Job j = mixed_job(n, 30, 80);
             j.flow = "flow " + std::to_string(n % 5);
             j.weight = 1 + n % 3;
             handles.push_back(*b.engine->submit(std::move(j)));
@@ -207,8 +193,8 @@ TEST_CASE("guesses make no one give way: blocks that only they need are not take
         b.options.prefix_blocks = 0;
         b.open();
         // Two sequences that fill the pool to its last block, and no more.
-        (void)b.engine->submit(job(2, 33, 31));
-        (void)b.engine->submit(job(4, 33, 31));
+        (void)b.engine->submit(mixed_job(2, 33, 31));
+        (void)b.engine->submit(mixed_job(4, 33, 31));
         b.run();
         if (speculate > 0) CHECK(b.engine->stats().accepted_tokens > 0);
         return b.engine->stats().preempted;
@@ -221,20 +207,20 @@ TEST_CASE("every max_tokens and context ends a run where it ends without guesses
           "[engine][speculation]") {
     const auto endless = [](Bench& b) { b.forward.end_bias = -1000.0f; };
     for (uint64_t most = 1; most < 24; ++most) {
-        const Answer got = alone(job(2, 40, most), 8, endless);
+        const Answer got = alone(mixed_job(2, 40, most), 8, endless);
         CHECK(got.finished->output_tokens == most);
-        check_same(got, alone(job(2, 40, most), 0, endless));
+        check_same(got, alone(mixed_job(2, 40, most), 0, endless));
     }
     for (uint32_t context = 42; context < 70; ++context) {
         const auto narrow = [&](Bench& b) {
             endless(b);
             b.forward.context = context;
         };
-        const Answer got = alone(job(2, 40, 1000), 8, narrow);
+        const Answer got = alone(mixed_job(2, 40, 1000), 8, narrow);
         REQUIRE(got.finished);
         CHECK(got.finished->reason == Finish::context_full);
         CHECK(got.finished->output_tokens == context - 40);
-        check_same(got, alone(job(2, 40, 1000), 0, narrow));
+        check_same(got, alone(mixed_job(2, 40, 1000), 0, narrow));
     }
 }
 
@@ -277,11 +263,11 @@ TEST_CASE("an answer under a schema is the same with guesses, whatever its budge
 TEST_CASE("a reader without credit holds a sequence that guesses; granted, it goes on alike",
           "[engine][speculation]") {
     const auto endless = [](Bench& b) { b.forward.end_bias = -1000.0f; };
-    const Answer expected = alone(job(2, 40, 100), 0, endless);
+    const Answer expected = alone(mixed_job(2, 40, 100), 0, endless);
     Bench b(8);
     endless(b);
     b.open();
-    Job j = job(2, 40, 100);
+    Job j = mixed_job(2, 40, 100);
     j.credit = 1;
     const auto h = *b.engine->submit(std::move(j));
     size_t pieces = 0;
@@ -296,9 +282,9 @@ TEST_CASE("a reader without credit holds a sequence that guesses; granted, it go
 
 TEST_CASE("a continuation at any token gives the very rest, guessed or not", "[engine][speculation]") {
     for (const uint32_t n : {1u, 2u, 3u, 5u}) {
-        const Answer whole = alone(job(n));
+        const Answer whole = alone(mixed_job(n));
         for (size_t cut = 1; cut < whole.ids.size(); cut += 5) {
-            Job rest = job(n);
+            Job rest = mixed_job(n);
             rest.produced.assign(whole.ids.begin(), whole.ids.begin() + static_cast<long>(cut));
             const Answer got = alone(rest, 8);
             const Answer plain = alone(rest, 0);
@@ -343,9 +329,9 @@ TEST_CASE("a sink that cancels in the midst of guesses gets no more, and no bloc
         options.speculate_max = 8;
         Engine e(forward, vocabulary, options, sink, clock);
         sink.engine = &e;
-        sink.other = *e.submit(job(4, 40, 100));
-        sink.own = *e.submit(job(2, 40, 100));
-        (void)*e.submit(job(6, 40, 100));
+        sink.other = *e.submit(mixed_job(4, 40, 100));
+        sink.own = *e.submit(mixed_job(2, 40, 100));
+        (void)*e.submit(mixed_job(6, 40, 100));
         while (e.step()) {
         }
         CHECK(sink.done);
@@ -362,7 +348,7 @@ TEST_CASE("the prefix cache holds what was said, never what was guessed in vain"
     endless(b);
     b.open();
     for (uint32_t n = 0; n < 12; n += 2) {
-        Job first = job(n, 40, 90);
+        Job first = mixed_job(n, 40, 90);
         first.tenant = "acme";
         const auto prompt = first.prompt;
         const auto h = *b.engine->submit(std::move(first));
@@ -371,7 +357,7 @@ TEST_CASE("the prefix cache holds what was said, never what was guessed in vain"
         // The last token's KV was never computed.
         CHECK(b.engine->stats().prefix_blocks - known <= (40 + 90 - 1) / 16);
         // Its text as the beginning of the next prompt: found, and the very KV that is meant.
-        Job next = job(n + 1, 0, 50);
+        Job next = mixed_job(n + 1, 0, 50);
         next.prompt = prompt;
         next.prompt.insert(next.prompt.end(), b.answer(h).ids.begin(), b.answer(h).ids.end());
         next.prompt.push_back(5);
@@ -394,8 +380,8 @@ TEST_CASE("text that repeats itself takes a fraction of the iterations", "[engin
         b.forward.context = 2048;
     };
     engine::EngineStats plain, guessed;
-    const Answer expected = alone(job(2, 40, 800), 0, steady, &plain);
-    check_same(alone(job(2, 40, 800), 8, steady, &guessed), expected);
+    const Answer expected = alone(mixed_job(2, 40, 800), 0, steady, &plain);
+    check_same(alone(mixed_job(2, 40, 800), 8, steady, &guessed), expected);
     CHECK(plain.drafted_tokens == 0);
     CHECK(guessed.accepted_tokens > 600);
     CHECK(guessed.iterations < plain.iterations / 5);
@@ -409,8 +395,8 @@ TEST_CASE("text that does not repeat itself soon costs no more rows", "[engine][
         b.forward.context = 2048;
     };
     engine::EngineStats plain, guessed;
-    const Answer expected = alone(job(1, 40, 1500), 0, random, &plain);
-    check_same(alone(job(1, 40, 1500), 8, random, &guessed), expected);
+    const Answer expected = alone(mixed_job(1, 40, 1500), 0, random, &plain);
+    check_same(alone(mixed_job(1, 40, 1500), 8, random, &guessed), expected);
     // Of 23 words nearly every pair has been there before: there is always a guess.
     CHECK(guessed.drafted_tokens < 150);
     CHECK(guessed.busy_s < plain.busy_s * 1.02);
@@ -424,7 +410,7 @@ TEST_CASE("where a row more costs what a sequence more does, guesses are only tr
     b.forward.blocks = 2048;
     b.forward.run_ms = 0;
     b.open();
-    for (uint32_t n = 0; n < 16; ++n) (void)b.engine->submit(job(2 * n, 40, 400));
+    for (uint32_t n = 0; n < 16; ++n) (void)b.engine->submit(mixed_job(2 * n, 40, 400));
     b.run();
     const auto stats = b.engine->stats();
     CHECK(stats.decode_rows > 16 * 300);
@@ -436,7 +422,7 @@ TEST_CASE("the cost of guesses is their sequence's, and all charges make the bus
     Bench b(8);
     b.forward.end_bias = -1000.0f;
     b.open();
-    for (uint32_t n = 0; n < 6; ++n) (void)b.engine->submit(job(2 * n, 40, 100));
+    for (uint32_t n = 0; n < 6; ++n) (void)b.engine->submit(mixed_job(2 * n, 40, 100));
     b.run();
     double sum = 0;
     for (const auto& [handle, answer] : b.sink.answers) sum += answer.finished->cost_s;
@@ -449,7 +435,7 @@ TEST_CASE("a model that breaks in the midst of guesses fails its sequences, and 
     Bench b(8);
     b.forward.end_bias = -1000.0f;
     b.open();
-    const auto h = *b.engine->submit(job(2, 40, 200));
+    const auto h = *b.engine->submit(mixed_job(2, 40, 200));
     while (b.engine->stats().accepted_tokens == 0) REQUIRE(b.engine->step());
     b.forward.broken = true;
     b.run();
