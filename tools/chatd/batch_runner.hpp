@@ -5,7 +5,8 @@
 // died, or that a drain broke off, is run again, and only what was stored was charged.
 // Order    batches in turn, the entries of each as they came.
 // Trying   what would fail again is the entry's result (errored). What broke is tried again: kTriesMax times
-//          after a pause that doubles; without end, until the batch expires, while there is no room (503, 529).
+//          after a pause that doubles; without end, until the batch expires, while there is no room (429, 503,
+//          529) and what would miss the batch's end (504).
 // Limits   of the batch's org and key as they are now, and of the server: an entry past a rate waits, so that
 //          a batch is stretched rather than refused; past a limit of spend, or asking for more than a rate
 //          ever admits, it is errored. Requests at once are bounded by Options::batch_concurrency instead.

@@ -27,7 +27,6 @@ class Charging {
     explicit Charging(App& app);
     void add(store::Charge charge);
     void flush();  // what waits goes out now
-    bool empty() const { return waiting_.empty(); }
 
   private:
     static constexpr int64_t kChargeWaitMs = 10;
