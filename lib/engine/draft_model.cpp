@@ -11,10 +11,10 @@ using model::Token;
 constexpr double kFirstChance = 0.6, kFirstWeight = 2;  // before a sequence's guesses were judged
 constexpr double kKeep = 0.98;                          // 50 guesses back weigh a third
 constexpr double kChanceLeast = 0.05;
-constexpr double kRowUnknown = 0.3;    // of a token's time: a row of a guess that was never measured
-constexpr double kRunKeep = 0.8;       // of the measured time of a run
-constexpr uint32_t kTryEvery = 128;    // calls; chances and times change
-constexpr uint32_t kTryFor = 4;        // calls: the text since the last try has to be read first
+constexpr double kRowUnknown = 0.3;  // of a token's time: a row of a guess that was never measured
+constexpr double kRunKeep = 0.8;     // of the measured time of a run
+constexpr uint32_t kTryEvery = 128;  // calls; chances and times change
+constexpr uint32_t kTryFor = 4;      // calls: the text since the last try has to be read first
 constexpr uint32_t kTryTokens = 2;
 
 // The lowest id on ties; nothing where no logit is a number.
@@ -70,7 +70,8 @@ bool DraftModel::cover(State& state, uint64_t tokens) {
     if (tokens > forward_.context_tokens()) return false;
     const uint64_t blocks = (tokens + kBlockTokens - 1) / kBlockTokens;
     if (state.blocks.size() >= blocks) return true;
-    return pool_.take(static_cast<uint32_t>(blocks - state.blocks.size()), state.blocks).has_value();
+    return pool_.take(static_cast<uint32_t>(blocks - state.blocks.size()), state.blocks)
+        .has_value();
 }
 
 void DraftModel::draft(std::span<Want> wants) {
@@ -86,7 +87,8 @@ void DraftModel::draft(std::span<Want> wants) {
     for (Want& want : wants) {
         State& s = states_[want.key];
         size_t same = std::min(s.agreed, want.tokens.size() - 1);
-        while (same < s.fed.size() && same + 1 < want.tokens.size() && s.fed[same] == want.tokens[same])
+        while (same < s.fed.size() && same + 1 < want.tokens.size() &&
+               s.fed[same] == want.tokens[same])
             ++same;
         s.fed.resize(same);
         s.agreed = same;

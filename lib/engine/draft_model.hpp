@@ -32,10 +32,10 @@ class DraftModel {
     explicit DraftModel(Forward& forward) : forward_(forward), pool_(forward.kv_blocks()) {}
 
     struct Want {
-        uint64_t key = 0;                     // of the sequence; never used twice
+        uint64_t key = 0;                      // of the sequence; never used twice
         std::span<const model::Token> tokens;  // all of its text, ≥ 1
-        uint32_t most = 0;                    // tokens, ≥ 1
-        std::vector<model::Token> guessed;    // appended to
+        uint32_t most = 0;                     // tokens, ≥ 1
+        std::vector<model::Token> guessed;     // appended to
     };
     // At most for each of `wants`, whose `most` bounds it too. `decodes`: the iteration without these
     // guesses, which with them takes no more than `seconds_most`; 0: any time.
@@ -65,9 +65,9 @@ class DraftModel {
     std::unordered_map<uint64_t, State> states_;
     std::vector<Chunk> chunks_;
     std::vector<float> logits_;
-    double run_s_ = 0;        // of a run that guesses; 0: not measured yet
-    uint32_t runs_ = 0;       // of the last draft(), if it read nothing beside
-    uint32_t refused_ = 0;    // calls of worth() since guesses last paid
+    double run_s_ = 0;      // of a run that guesses; 0: not measured yet
+    uint32_t runs_ = 0;     // of the last draft(), if it read nothing beside
+    uint32_t refused_ = 0;  // calls of worth() since guesses last paid
 };
 
 }  // namespace parley::engine

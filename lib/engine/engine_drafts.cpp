@@ -39,9 +39,8 @@ void Engine::draft(IterationLoad& decodes) {
 
 void Engine::keep_draft(Sequence& s, IterationLoad& decodes) const {
     // What would follow the end of an answer is never asked for.
-    const auto end = std::find_if(s.draft.begin() + 1, s.draft.end(), [&](Token token) {
-        return vocabulary_.ends_answer(token);
-    });
+    const auto end = std::find_if(s.draft.begin() + 1, s.draft.end(),
+                                  [&](Token token) { return vocabulary_.ends_answer(token); });
     s.draft.erase(end, s.draft.end());
     decodes.draft_rows += static_cast<double>(s.draft.size() - 1);
 }

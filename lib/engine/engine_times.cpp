@@ -10,7 +10,8 @@ namespace parley::engine {
 const char* Engine::missed(Sequence& s, int64_t now_ns) {
     constexpr const char* kNoSlot = "no slot was free in time";
     constexpr const char* kNoTime = "the time for the answer ran out before any output";
-    constexpr const char* kLongPrompt = "the prompt takes longer than the time that is left for its first token";
+    constexpr const char* kLongPrompt =
+        "the prompt takes longer than the time that is left for its first token";
     const int64_t start_ns = s.admitted || s.text_seen ? 0 : s.job.start_deadline_ns;
     const int64_t total_ns = s.held() ? 0 : s.job.total_deadline_ns;
     s.begin_by_ns = INT64_MAX;
@@ -24,7 +25,8 @@ const char* Engine::missed(Sequence& s, int64_t now_ns) {
     if (s.text_seen || !cost_.prefill_known()) return nullptr;
     const auto takes_ns = [&](uint32_t from) {
         const auto rows = static_cast<uint32_t>(s.tokens.size()) - from;
-        return static_cast<int64_t>(cost_.seconds_least(IterationLoad::of(from, rows, false)) * 1e9);
+        return static_cast<int64_t>(cost_.seconds_least(IterationLoad::of(from, rows, false)) *
+                                    1e9);
     };
     const int64_t prompt_ns = takes_ns(s.computed);
     s.begin_by_ns = due_ns - prompt_ns;
@@ -35,7 +37,8 @@ const char* Engine::missed(Sequence& s, int64_t now_ns) {
 }
 
 void Engine::check_times(int64_t now_ns) {
-    std::vector<std::pair<Handle, const char*>> over;  // ending a sequence changes the lists; few do
+    std::vector<std::pair<Handle, const char*>>
+        over;  // ending a sequence changes the lists; few do
     for (const auto& [handle, owner] : sequences_) {
         Sequence& s = *owner;
         if (s.held()) {

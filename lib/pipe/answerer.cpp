@@ -126,8 +126,7 @@ void Answerer::on_message(Peer peer, Message message) {
                 return;
             at->second.cancelled = true;
             return handler_.on_cancel(message.id, meta->attempt,
-                                      meta->reason == "refused" ? Cancel::refused
-                                                                : Cancel::asked);
+                                      meta->reason == "refused" ? Cancel::refused : Cancel::asked);
         }
         case Verb::credit: {
             const auto meta = parse_credit_meta(message.meta);

@@ -86,13 +86,15 @@ TEST_CASE("no path's operation is another's: what is forced by name is what runs
                 const TypeOps* same = other.ops(type.type);
                 REQUIRE(same != nullptr);
                 CAPTURE(static_cast<int>(type.type));
-                const bool floats = type.type == Type::f32 || type.type == Type::f16 || type.type == Type::bf16;
+                const bool floats =
+                    type.type == Type::f32 || type.type == Type::f16 || type.type == Type::bf16;
                 // Tiles are for integers: the rest of that path is AVX-512's.
                 const bool shared = floats && one.name == std::string_view("amx") &&
                                     other.name == std::string_view("avx512vnni");
                 CHECK((type.matmul == same->matmul) == shared);
             }
-            if (one.name == std::string_view("amx") || other.name == std::string_view("amx")) continue;
+            if (one.name == std::string_view("amx") || other.name == std::string_view("amx"))
+                continue;
             CHECK(one.quantise != other.quantise);
             CHECK(one.rms_norm != other.rms_norm);
             CHECK(one.rope_adjacent != other.rope_adjacent);

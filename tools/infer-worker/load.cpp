@@ -51,22 +51,27 @@ base::Result<Loaded> simulate(Options& o) {
 // A guess is a token id: it has to mean the same to both.
 base::Result<void> same_vocabulary(const model::Tokenizer& own, const model::Tokenizer& draft) {
     if (own.vocab_size() != draft.vocab_size())
-        return base::fail(base::Errc::config,
-                          fmt::format("it has {} tokens, the model {}: a draft model needs the model's tokenizer",
-                                      draft.vocab_size(), own.vocab_size()));
+        return base::fail(
+            base::Errc::config,
+            fmt::format("it has {} tokens, the model {}: a draft model needs the model's tokenizer",
+                        draft.vocab_size(), own.vocab_size()));
     for (uint32_t i = 0; i < own.vocab_size(); ++i) {
         const auto token = static_cast<model::Token>(i);
-        if (own.spelling(token) == draft.spelling(token) && own.bytes(token) == draft.bytes(token) &&
+        if (own.spelling(token) == draft.spelling(token) &&
+            own.bytes(token) == draft.bytes(token) &&
             own.is_end_of_generation(token) == draft.is_end_of_generation(token))
             continue;
-        return base::fail(base::Errc::config,
-                          fmt::format("its token {} is not the model's: a draft model needs the model's tokenizer",
-                                      token));
+        return base::fail(
+            base::Errc::config,
+            fmt::format(
+                "its token {} is not the model's: a draft model needs the model's tokenizer",
+                token));
     }
     return {};
 }
 
-base::Result<std::unique_ptr<engine::Forward>> load_draft(const Options& o, const model::Artifact& artifact) {
+base::Result<std::unique_ptr<engine::Forward>> load_draft(const Options& o,
+                                                          const model::Artifact& artifact) {
     auto file = model::Gguf::open(o.draft);
     if (!file) return base::fail(file.error());
     const auto tokenizer = model::Tokenizer::from_gguf(*file);
@@ -76,12 +81,14 @@ base::Result<std::unique_ptr<engine::Forward>> load_draft(const Options& o, cons
     engine::ForwardOptions options = o.forward;
     const std::string architecture(file->string("general.architecture").value_or(""));
     options.context_tokens = static_cast<uint32_t>(
-        std::min<uint64_t>(file->uint(architecture + ".context_length").value_or(UINT32_MAX), o.forward.context_tokens));
+        std::min<uint64_t>(file->uint(architecture + ".context_length").value_or(UINT32_MAX),
+                           o.forward.context_tokens));
     options.rows_max = std::max(engine::DraftModel::kRowsMax, o.service.engine.slots_max);
     auto forward = engine::Forward::create(*file, options);
     if (!forward) return base::fail("--draft '" + o.draft + "'", forward.error());
     if ((*forward)->vocab_size() != artifact.tokenizer().vocab_size())
-        return base::fail(base::Errc::corrupt, "--draft '" + o.draft + "': its output is not as wide as its vocabulary");
+        return base::fail(base::Errc::corrupt,
+                          "--draft '" + o.draft + "': its output is not as wide as its vocabulary");
     file->drop_pages();
     return forward;
 }
@@ -89,9 +96,11 @@ base::Result<std::unique_ptr<engine::Forward>> load_draft(const Options& o, cons
 base::Result<Loaded> load_here(Options& o) {
     const int64_t started_ms = base::system_clock().mono_ms();
     if (!o.draft.empty() && o.simulate)
-        return base::fail(base::Errc::usage, "--draft: not beside --simulate, which guesses nothing");
+        return base::fail(base::Errc::usage,
+                          "--draft: not beside --simulate, which guesses nothing");
     if (!o.draft.empty() && o.service.engine.speculate_max == 0 && o.compared_speculation == 0)
-        return base::fail(base::Errc::usage, "--draft needs --speculate above 0: it guesses as many tokens");
+        return base::fail(base::Errc::usage,
+                          "--draft needs --speculate above 0: it guesses as many tokens");
     if (o.simulate) return simulate(o);
     if (o.model.empty())
         return base::fail(base::Errc::usage,
@@ -122,7 +131,9 @@ base::Result<Loaded> load_here(Options& o) {
         auto draft = load_draft(o, *loaded.artifact);
         if (!draft) return base::fail(draft.error());
         if ((*draft)->vocab_size() != loaded.forward->vocab_size())
-            return base::fail(base::Errc::config, "--draft '" + o.draft + "': its output is not as wide as the model's");
+            return base::fail(
+                base::Errc::config,
+                "--draft '" + o.draft + "': its output is not as wide as the model's");
         loaded.draft = std::move(*draft);
         o.service.engine.draft = loaded.draft.get();
     }

@@ -70,7 +70,7 @@ class Front final : public pipe::AnswererHandler, public engine::Outlet {
     }
     void on_cancel(const std::string& id, uint32_t, pipe::Cancel why) override {
         models_->cancel(id, why == pipe::Cancel::asked || why == pipe::Cancel::refused ? "asked"
-                            : why == pipe::Cancel::gone ? "peer_gone"
+                            : why == pipe::Cancel::gone                                ? "peer_gone"
                                                         : "replaced");
     }
     void on_credit(const std::string& id, uint32_t available) override {
