@@ -21,7 +21,7 @@ owner = "tests"
 policy.flush()
 LENGTH = 14
 r = rollouts.Rollouts(f"--simulate-speed 200 --simulate-tokens {LENGTH}", PARLEY_POLICY=policy.name, ROUTER_ROLLOUT_REQUESTS_MIN=200,
-                      ROUTER_ROLLOUT_BASELINE=50, ROUTER_ROLLOUT_TTFT_RATIO=1000, ROUTER_ROLLOUT_ITL_RATIO=1000)
+                      ROUTER_ROLLOUT_MIN_TIME="60s", ROUTER_ROLLOUT_BASELINE=50, ROUTER_ROLLOUT_TTFT_RATIO=1000, ROUTER_ROLLOUT_ITL_RATIO=1000)
 
 
 def version(name, *options):
@@ -43,7 +43,7 @@ def test_the_alias_answers():
 def test_two_points_more_errors_are_rolled_back():
     version("failing", "--simulate-tokens", str(LENGTH - 1), "--simulate-fail-every", "50")
     r.start("simulated-failing", "--stages", "50,100")
-    # Were they promoted before there is evidence, it would be by too few requests: hence the minimum.
+    # A promotion waits for time, too, a rollback does not: how many requests the evidence takes is chance, and none of it may be cut.
     rolled_back("2 points more errors are rolled back", "errors", 4000, "of its requests fail", max_tokens=4)
 
 

@@ -12,7 +12,7 @@ class Rollouts:
     """`options`: of the first worker's simulation. The rest is the pipeline's environment."""
 
     def __init__(self, options, **environment):
-        self.pipeline = harness.Pipeline(PARLEY_SIMULATE=options, ROUTER_ROLLOUT_MIN_TIME="0s", **environment)
+        self.pipeline = harness.Pipeline(PARLEY_SIMULATE=options, **{"ROUTER_ROLLOUT_MIN_TIME": "0s", **environment})
         self.env = dict(os.environ, PARLEY_STATE=self.pipeline.state)
         self.workers = {}
 
