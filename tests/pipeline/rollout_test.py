@@ -81,6 +81,16 @@ def test_aliases_point_at_versions_only_and_go_back():
     check("the alias answers within a second", until(lambda: ask(8, "warm") == [200] * 8, 1.5))
 
 
+def test_without_a_router_it_is_said_soon():
+    with tempfile.TemporaryDirectory() as empty:
+        start = time.monotonic()
+        done = subprocess.run([os.path.join(harness.BIN, "router"), "rollout", "start", "latest", "any"], capture_output=True, text=True,
+                              timeout=60, env=dict(os.environ, PARLEY_STATE=empty))
+        took = time.monotonic() - start
+    check("no router: status 69 within seconds, not after the time of golden prompts", done.returncode == 69 and took < 10 and
+          "is it running?" in done.stderr, (done, took))
+
+
 def test_garbage_meets_no_client():
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
         file.write(json.dumps({"prompt": "2 + 2", "expect": "4", "max_tokens": 8}) + "\n")

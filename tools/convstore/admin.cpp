@@ -70,7 +70,9 @@ Result<void> change_org(const Options& o) {
     if (o.retention_ms > 0) command.retention_ms = o.retention_ms;
     if (o.no_retention) command.retention_ms = 0;
     if (!command.limits && !command.weight && !command.disabled && !command.retention_ms)
-        return fail(Errc::usage, "org update needs --limits, --weight, --retention or --disabled");
+        return fail(
+            Errc::usage,
+            "org update needs --limits, --weight, --retention, --no-retention or --disabled");
     Hand hand(o);
     if (auto reached = hand.reach(); !reached) return reached;
     auto reply = hand.run(command.json());

@@ -9,8 +9,8 @@
 
 namespace parley::router {
 
-// Sends a command to the running router; the body of its answer. Errc::unavailable: none answers within
-// wait_ms; Errc::invalid: it refuses, in its words.
+// Sends a command to the running router; the body of its answer, which may take wait_ms. Errc::unavailable:
+// none is there within a moment, or answers in time; Errc::invalid: it refuses, in its words.
 base::Result<std::string> ask_router(const Options& options, const std::string& command,
                                      int64_t wait_ms);
 std::string operator_name();  // who is at the keyboard, for histories
