@@ -98,15 +98,15 @@ def test_sixty_one_after_another_are_free_at_once_after_the_grace():
     draw = random.Random(5)
     level = held()
     assert level == (0, 0), level
-    took, ran = [], 0
+    took = []
     for _ in range(60):
         leave(draw)
         last = last_held(level)
-        took.append(last - GRACE_S)
-        ran += last > 0
-    assert ran > 30, f"only {ran} of 60 were seen to run after their clients had left"
+        if last > 0:  # else it was over before anybody could look: that says nothing
+            took.append(last - GRACE_S)
+    assert len(took) > 30, f"only {len(took)} of 60 were seen to run after their clients had left"
     busy = os.getloadavg()[0] > (os.cpu_count() or 1) + 2
-    print(f"free after the grace: median {1000 * statistics.median(took):.0f} ms, longest {1000 * max(took):.0f} ms{', on a busy machine' if busy else ''}")
+    print(f"{len(took)} seen to run; free after the grace: median {1000 * statistics.median(took):.0f} ms, longest {1000 * max(took):.0f} ms{', on a busy machine' if busy else ''}")
     assert max(took) <= (BUSY_FREE_S if busy else FREE_S), [f"{1000 * t:.0f} ms" for t in sorted(took)[-5:]]
 
 

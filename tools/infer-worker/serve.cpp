@@ -268,8 +268,8 @@ int serve(Options o, int argc, const char* const* argv) {
         if (drain_until_ms != 0 &&
             (models.empty() || base::system_clock().mono_ms() >= drain_until_ms))
             break;
-        // What came to rest shows at once, not at the next STATUS.
-        if (ran && !worked) metrics.set(models, models.status());
+        // Who began to work, or came to rest, shows at once, not at the next STATUS.
+        if (ran != worked) metrics.set(models, models.status());
         ran = worked;
         if (!worked) loop.run_once(pipe::kTickMs);
     }
