@@ -11,7 +11,6 @@ using namespace parley;
 using engine::DraftModel;
 using engine::Engine;
 using engine::Job;
-using test::mixed_job;
 using Answer = test::RecordingSink::Answer;
 
 namespace {
@@ -80,6 +79,14 @@ struct Bench {
     }
 };
 
+// A draft of the same weights guesses by likelihood alone: what bends it far would be no test of it.
+Job job(uint32_t n, uint32_t prompt_tokens, uint64_t max_tokens = 60) {
+    Job j = test::mixed_job(n, prompt_tokens, max_tokens);
+    j.sampling.frequency_penalty = 0;
+    j.sampling.top_p = 1;
+    return j;
+}
+
 template <class Change>
 std::vector<Answer> all(bool drafts, uint32_t wrong_of_8, uint32_t count, Change change,
                         engine::EngineStats* stats = nullptr, uint64_t* runs = nullptr) {
@@ -87,8 +94,7 @@ std::vector<Answer> all(bool drafts, uint32_t wrong_of_8, uint32_t count, Change
     change(b);
     b.open();
     std::vector<engine::Handle> handles;
-    for (uint32_t n = 0; n < count; ++n)
-        handles.push_back(*b.engine->submit(mixed_job(n, 20 + n * 9)));
+    for (uint32_t n = 0; n < count; ++n) handles.push_back(*b.engine->submit(job(n, 20 + n * 9)));
     b.run();
     std::vector<Answer> answers;
     double cost_s = 0;
@@ -168,7 +174,7 @@ TEST_CASE("a draft model that is always wrong, or as slow as the model, is soon 
         b.forward.end_bias = b.student.inner.end_bias = -100.0f;
         if (slow) b.student.run_ms = 200;
         b.open();
-        Job j = mixed_job(0, 20, 400);
+        Job j = job(0, 20, 400);
         j.sampling.repetition_penalty = 1;
         const auto h = *b.engine->submit(std::move(j));
         b.run();
