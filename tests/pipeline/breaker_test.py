@@ -23,7 +23,7 @@ def test_a_worker_that_fails_is_left_alone_until_probes_end_well():
     then = r.statuses(64, "then", threads=8, model=r.pipeline.model)
     check("then the other worker answers all", then.count(200) >= 63, then)
     check("status shows it", "bad" in r.router("status").stdout.split("BREAKER")[-1], r.router("status").stdout)
-    check("a probe that fails opens it again", rollouts.until(
+    check("a probe that fails opens it again", harness.until(
         lambda: r.statuses(8, "probe", model=r.pipeline.model) and breaker()["opened"] >= 2, 10), breaker())
     bad.terminate()
     bad.wait()

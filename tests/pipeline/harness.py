@@ -254,6 +254,16 @@ def in_threads(count, call):
     return results
 
 
+def until(what, limit=15):
+    """Whether what() comes true within `limit` seconds."""
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        if what():
+            return True
+        time.sleep(0.05)
+    return False
+
+
 def uncut_texts(pipeline, body, count):
     """The texts of `count` answers that nobody disturbs; body(i) is the request of one."""
     streams = in_threads(count, lambda i: pipeline.stream("/v1/messages", body(i), timeout=120))

@@ -28,7 +28,7 @@ except ImportError:
     print("SKIPPED: python3-cryptography is not installed")
     sys.exit(77)
 
-from harness import BIN, Pipeline, check, failures
+from harness import BIN, Pipeline, check, failures, until
 
 CONVSTORE = os.path.join(BIN, "convstore")
 posts = []      # (path, headers, body) as they came
@@ -135,15 +135,6 @@ def vapid_holds(header, public, audience):
     return key == public and claims["aud"] == audience and 0 < claims["exp"] - time.time() <= 86400 and claims["sub"] == "mailto:op@example.org"
 
 
-def wait_for(what, limit=12):
-    end = time.monotonic() + limit
-    while time.monotonic() < end:
-        if what():
-            return True
-        time.sleep(0.05)
-    return False
-
-
 server = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 base = f"http://127.0.0.1:{server.server_port}"
@@ -180,7 +171,7 @@ with Pipeline(PARLEY_MODEL="/nonexistent", PARLEY_SIMULATE="--simulate-speed=100
 
     follower = notify()
     try:
-        check("the follower is ready", wait_for(lambda: logged("notify.ready")), open(log).read())
+        check("the follower is ready", until(lambda: logged("notify.ready")), open(log).read())
         status, at_first = api("GET", "/v1/notifications")
         check("nobody is told anything at first", status == 200 and at_first["webhook"] is None and at_first["email"] is None and at_first["push"] == []
               and at_first["quiet_while_connected"] is True, at_first)
@@ -200,7 +191,7 @@ with Pipeline(PARLEY_MODEL="/nonexistent", PARLEY_SIMULATE="--simulate-speed=100
         first, _ = ask("Fruit \u00e9\r\n")
         second, _ = ask("Second")
         ask("not mine", user="bob")
-        check("webhook, mail and push go out", wait_for(lambda: to("/hook") and to("/push/1") and secure.mails), (posts, secure.mails))
+        check("webhook, mail and push go out", until(lambda: to("/hook") and to("/push/1") and secure.mails), (posts, secure.mails))
         time.sleep(1)
         check("what waits goes out as one", (len(to("/hook")), len(to("/push/1")), len(secure.mails)) == (1, 1, 1), (posts, secure.mails))
         _, headers, body = to("/hook")[0]
@@ -234,31 +225,31 @@ with Pipeline(PARLEY_MODEL="/nonexistent", PARLEY_SIMULATE="--simulate-speed=100
         feed.sendall(f"GET /v1/events HTTP/1.1\r\nhost: x\r\nx-api-key: {pipeline.key}\r\nx-user-id: ann\r\n\r\n".encode())
         run = os.path.join(pipeline.state, "run")
         seen = lambda: any(os.path.getsize(os.path.join(run, n)) > 0 for n in os.listdir(run) if n.endswith(".presence"))
-        check("chatd says who is connected", wait_for(seen))
+        check("chatd says who is connected", until(seen))
         time.sleep(1.2)
         quiet, _ = ask("while connected")
         time.sleep(2.5)
         check("nothing is told while a device is connected", to("/hook") == [], posts)
         feed.close()
-        check("it is told once the device has gone", wait_for(lambda: to("/hook"), 15)
+        check("it is told once the device has gone", until(lambda: to("/hook"), 15)
               and [c["conversation_id"] for c in json.loads(to("/hook")[0][2])["conversations"]] == [quiet], posts)
 
         # Retries: the same delivery, until it is taken.
         posts.clear()
         script["/hook"] = [503, 429]
         ask("again and again")
-        check("a refused delivery is tried again until it is taken", wait_for(lambda: len(to("/hook")) == 3), posts)
+        check("a refused delivery is tried again until it is taken", until(lambda: len(to("/hook")) == 3), posts)
         check("under one id", len({p[1]["parley-delivery"] for p in posts}) == 1)
         time.sleep(1)
         check("and then no more", len(to("/hook")) == 3)
         posts.clear()
         script["/hook"] = [500] * 50
         ask("in vain")
-        check("it ends after --attempts-max", wait_for(lambda: len(to("/hook")) == 4) and not wait_for(lambda: len(to("/hook")) > 4, 3), len(posts))
+        check("it ends after --attempts-max", until(lambda: len(to("/hook")) == 4) and not until(lambda: len(to("/hook")) > 4, 3), len(posts))
         script["/hook"] = [400]
         posts.clear()
         ask("not like this")
-        check("a 400 is not tried again", wait_for(lambda: to("/hook")) and not wait_for(lambda: len(to("/hook")) > 1, 1.5), posts)
+        check("a 400 is not tried again", until(lambda: to("/hook")) and not until(lambda: len(to("/hook")) > 1, 1.5), posts)
 
         # Dead endpoints.
         other = Browser()
@@ -266,9 +257,9 @@ with Pipeline(PARLEY_MODEL="/nonexistent", PARLEY_SIMULATE="--simulate-speed=100
                                                                                      {"endpoint": base + "/push/2", "keys": other.keys}]})
         script.update({"/gone": [404], "/push/dead": [410]})
         ask("for the living")
-        check("the living browser is told", wait_for(lambda: to("/push/2")) and other.read(to("/push/2")[0][2])["text"])
+        check("the living browser is told", until(lambda: to("/push/2")) and other.read(to("/push/2")[0][2])["text"])
         check("dead endpoints are taken out of the settings, and no others",
-              wait_for(lambda: (lambda s: s["webhook"] is None and [p["endpoint"] for p in s["push"]] == [base + "/push/2"])(api("GET", "/v1/notifications")[1])),
+              until(lambda: (lambda s: s["webhook"] is None and [p["endpoint"] for p in s["push"]] == [base + "/push/2"])(api("GET", "/v1/notifications")[1])),
               api("GET", "/v1/notifications")[1])
 
         # No redirect is followed.
@@ -276,20 +267,20 @@ with Pipeline(PARLEY_MODEL="/nonexistent", PARLEY_SIMULATE="--simulate-speed=100
         api("PUT", "/v1/notifications", {"push": None, "webhook": {"url": base + "/moved"}})
         script["/moved"] = [302] * 9
         ask("elsewhere")
-        check("a redirect is not followed", wait_for(lambda: to("/moved")) and not wait_for(lambda: to("/target"), 1.5), posts)
+        check("a redirect is not followed", until(lambda: to("/moved")) and not until(lambda: to("/target"), 1.5), posts)
 
         # Killed: what came meanwhile is told, what was told is not told again.
         api("PUT", "/v1/notifications", {"webhook": {"url": base + "/hook"}})
         script.clear()
         posts.clear()
         ask("before")
-        wait_for(lambda: to("/hook"))
+        until(lambda: to("/hook"))
         time.sleep(0.5)
         follower.kill()
         follower.wait()
         after, _ = ask("after")
         follower = notify()
-        check("what came while the follower was dead is told", wait_for(lambda: len(to("/hook")) == 2), posts)
+        check("what came while the follower was dead is told", until(lambda: len(to("/hook")) == 2), posts)
         time.sleep(1)
         check("once, and nothing else again", len(to("/hook")) == 2 and [c["conversation_id"] for c in json.loads(to("/hook")[1][2])["conversations"]] == [after], posts)
 
@@ -299,7 +290,7 @@ with Pipeline(PARLEY_MODEL="/nonexistent", PARLEY_SIMULATE="--simulate-speed=100
         follower = notify(smtp=plain)
         api("PUT", "/v1/notifications", {"webhook": None, "email": {"address": "ann@example.org"}})
         ask("in the clear")
-        check("mail is not sent in the clear where TLS is required", wait_for(lambda: logged("notify.retry") and logged("channel=email")) and plain.mails == [], plain.mails)
+        check("mail is not sent in the clear where TLS is required", until(lambda: logged("notify.retry") and logged("channel=email")) and plain.mails == [], plain.mails)
         follower.send_signal(signal.SIGTERM)
         follower.wait(15)
 
@@ -311,7 +302,7 @@ with Pipeline(PARLEY_MODEL="/nonexistent", PARLEY_SIMULATE="--simulate-speed=100
             api("PUT", "/v1/notifications", {"webhook": {"url": f"http://{host}:{server.server_port}/guarded"}})
             before = open(log).read().count("notify.refused")
             ask("guarded")
-            check(f"a webhook at {host} is refused", wait_for(lambda: open(log).read().count("notify.refused") > before, 8) and posts == [], posts)
+            check(f"a webhook at {host} is refused", until(lambda: open(log).read().count("notify.refused") > before, 8) and posts == [], posts)
     finally:
         follower.send_signal(signal.SIGTERM)
         follower.wait(20)

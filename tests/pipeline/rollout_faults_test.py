@@ -37,7 +37,7 @@ def rolled_back(sentence, salt, limit, word, **members):
 
 def test_the_alias_answers():
     assert r.router("alias", "set", "latest", r.status()["workers"][0]["models"][0]).returncode == 0
-    assert rollouts.until(lambda: set(r.statuses(16, "warm")) == {200})
+    assert harness.until(lambda: set(r.statuses(16, "warm")) == {200})
 
 
 def test_two_points_more_errors_are_rolled_back():

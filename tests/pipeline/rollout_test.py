@@ -11,56 +11,16 @@ import tempfile
 import time
 
 import harness
-from harness import check
+import rollouts
+from harness import check, until
 
-pipeline = harness.Pipeline(PARLEY_SIMULATE="--simulate-speed 50 --simulate-tokens 16", PARLEY_WORKERS=1,
-                            ROUTER_ROLLOUT_REQUESTS_MIN=25, ROUTER_ROLLOUT_BASELINE=50, ROUTER_ROLLOUT_MIN_TIME="0s",
-                            ROUTER_ROLLOUT_TTFT_RATIO=1000, ROUTER_ROLLOUT_ITL_RATIO=1000)
-ENV = dict(os.environ, PARLEY_STATE=pipeline.state)
-workers = []
-
-
-def router(*arguments):
-    return subprocess.run([os.path.join(harness.BIN, "router"), *arguments], capture_output=True, text=True, timeout=60, env=ENV)
-
-
-def status():
-    return json.loads(router("status", "--json").stdout)
-
-
-def rollout():
-    return json.loads(router("rollout", "status", "--json", "latest").stdout.splitlines()[-1])
-
-
-def until(what, limit=10):
-    end = time.monotonic() + limit
-    while time.monotonic() < end:
-        if what():
-            return True
-        time.sleep(0.05)
-    return False
+r = rollouts.Rollouts("--simulate-speed 50 --simulate-tokens 16", PARLEY_WORKERS=1, ROUTER_ROLLOUT_REQUESTS_MIN=25,
+                      ROUTER_ROLLOUT_BASELINE=50, ROUTER_ROLLOUT_TTFT_RATIO=1000, ROUTER_ROLLOUT_ITL_RATIO=1000)
+pipeline, router, status, rollout, aliases, ask = r.pipeline, r.router, r.status, r.rollout, r.aliases, r.statuses
 
 
 def worker(name, *options):
-    """A worker with a version of its own: other synthetic lengths are another hash."""
-    log = open(os.path.join(pipeline.state, "log", name + ".log"), "a")
-    process = subprocess.Popen([os.path.join(harness.BIN, "infer-worker"), "serve", "--simulate", "--simulate-speed", "50", "--name", name,
-                                "--model-name", name, *options], env=ENV, stdout=log, stderr=log)
-    workers.append(process)
-    assert until(lambda: name in [w["name"] for w in status()["workers"]]), pipeline.logs()
-    return process
-
-
-def ask(count, salt, threads=8):
-    """HTTP statuses of as many requests, each a conversation of its own."""
-    def some(n):
-        return [pipeline.request("POST", "/v1/messages", {"model": "latest", "max_tokens": 8, "messages": [
-            {"role": "user", "content": f"{salt} {n} {i}"}]})[0] for i in range(count // threads)]
-    return [status for part in harness.in_threads(threads, some) for status in part]
-
-
-def aliases():
-    return {row["name"]: row for row in map(json.loads, router("alias", "list", "--json").stdout.splitlines())}
+    return r.worker(name, "--simulate", "--simulate-speed", "50", "--model-name", name, *options)
 
 
 def test_aliases_point_at_versions_only_and_go_back():
@@ -120,8 +80,8 @@ def test_a_version_that_dies_rolls_back():
     worker("simulated-dying", "--simulate-tokens", "21")
     assert router("rollout", "start", "latest", "simulated-dying", "--stages", "5,100").returncode == 0
     for _ in range(3):
-        workers[-1].kill()
-        workers[-1].wait()
+        r.workers["simulated-dying"].kill()
+        r.workers["simulated-dying"].wait()
         assert until(lambda: "simulated-dying" not in [w["name"] for w in status()["workers"]])
         if rollout()["state"] == "running":
             worker("simulated-dying", "--simulate-tokens", "21")
@@ -167,6 +127,4 @@ if __name__ == "__main__":
     try:
         harness.run_tests(globals())
     finally:
-        for process in workers:
-            process.kill()
-        pipeline.stop()
+        r.stop()

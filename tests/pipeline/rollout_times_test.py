@@ -18,7 +18,7 @@ def version(name, step_us, tokens):
 
 def test_first_tokens_half_as_late_again_are_rolled_back():
     assert r.router("alias", "set", "latest", r.status()["workers"][0]["models"][0]).returncode == 0
-    assert rollouts.until(lambda: set(r.statuses(16, "warm", max_tokens=2)) == {200})
+    assert harness.until(lambda: set(r.statuses(16, "warm", max_tokens=2)) == {200})
     version("slow", STEP_US * 3 // 2, 500)
     r.start("simulated-slow", "--stages", "20,100")
     asked = r.ask_until_decided("slow", 1500, threads=32, max_tokens=2)
@@ -42,7 +42,7 @@ def test_a_version_as_good_goes_through_every_stage():
     seen = r.rollout()
     print(f"      {asked} requests in the last stage: {r.why()}")
     check("it takes over", seen["state"] == "done", seen)
-    check("the alias follows", rollouts.until(lambda: r.aliases()["latest"]["target"] == seen["canary"], 3), r.aliases())
+    check("the alias follows", harness.until(lambda: r.aliases()["latest"]["target"] == seen["canary"], 3), r.aliases())
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 import json
 import os
 import subprocess
-import time
 
 import harness
+from harness import until
 
 
 class Rollouts:
@@ -67,12 +67,3 @@ class Rollouts:
                 return asked
             self.ask(batch, f"{salt} {asked}", **members)
         return limit
-
-
-def until(what, limit=10):
-    end = time.monotonic() + limit
-    while time.monotonic() < end:
-        if what():
-            return True
-        time.sleep(0.05)
-    return False

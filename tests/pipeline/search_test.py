@@ -6,10 +6,9 @@ import os
 import re
 import subprocess
 import sys
-import time
 from urllib.parse import urlencode
 
-from harness import BIN, Pipeline, check, failures
+from harness import BIN, Pipeline, check, failures, until
 
 CONVSTORE = os.path.join(BIN, "convstore")
 
@@ -36,19 +35,10 @@ def conversation(pipeline, title, user="ann"):
     return pipeline.request("POST", "/v1/conversations", {"title": title}, headers=pipeline.headers({"x-user-id": user}))[2]["id"]
 
 
-def wait_for(what, limit=15):
-    end = time.monotonic() + limit
-    while time.monotonic() < end:
-        if what():
-            return True
-        time.sleep(0.05)
-    return False
-
-
 with Pipeline(PARLEY_MODEL="/nonexistent", PARLEY_SIMULATE="--simulate-speed=100") as pipeline:
     env = dict(os.environ, PARLEY_STATE=pipeline.state)
     folder = os.path.join(pipeline.state, "search")
-    check("an index is there once the pipeline is", wait_for(lambda: search(pipeline, "word")[0] == 200))
+    check("an index is there once the pipeline is", until(lambda: search(pipeline, "word")[0] == 200))
     one = conversation(pipeline, "Fruit <b>")
     sent = say(pipeline, one, "The red apple & the <script>pear</script>")
     results = found(pipeline, "apple")
@@ -114,7 +104,7 @@ with Pipeline(PARLEY_MODEL="/nonexistent", PARLEY_SIMULATE="--simulate-speed=100
         statuses.add((status, body.get("error", {}).get("type"), body.get("error", {}).get("message")))
         return status == 200 and len(body["data"]) == 1 and open(os.path.join(folder, "current")).read().strip() != current
 
-    check("a damaged index is made anew by itself", wait_for(answers, 20), statuses)
+    check("a damaged index is made anew by itself", until(answers, 20), statuses)
     check("and until then is a 503 that says so", all(s in ((200, None, None), (503, "api_error", "the search index is damaged: convstore index makes it anew"))
                                                       for s in statuses), statuses)
     again = subprocess.run([CONVSTORE, "index", "--rebuild", "--wait", "20s"], env=env, capture_output=True, text=True, timeout=60)
